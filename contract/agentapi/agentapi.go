@@ -1,0 +1,125 @@
+// Package agentapi is what a worker's agent says and hears: the control messages
+// between it and the provider that made it, and the bodies of the API that it
+// serves to the execution room, over mutual TLS and to nobody else.
+//
+//	POST /exec           ExecRequest → Exec         starts a step; the same step_id again starts nothing
+//	GET  /logs/{exec_id} ?from=N → frames           from byte N of the frame stream (see logframe) until its end
+//	POST /complete       CompleteRequest → Exec     waits for the end, bounded; the same answer when asked again
+//	POST /cancel         CancelRequest → Exec       ends a step: TERM to its group, KILL after the grace
+//	PUT  /workspace      tar, zstd                  unpacked into the empty workspace, before the first step
+//	GET  /files?path=P   a file's bytes, or a folder as tar (X-Fragua-Kind: file | tar)
+//	POST /lease          LeaseReply                 nothing but a sign of life
+//
+// Every request renews the worker's lease. Errors are problem+json.
+package agentapi
+
+import (
+	"time"
+
+	"fragua.dev/fragua/contract/ident"
+)
+
+// Limits of the API, in bytes unless said otherwise.
+const (
+	MaxBody      = 8 << 20 // of a JSON body
+	MaxWait      = 30_000  // of one /complete, in milliseconds
+	MaxWorkspace = 8 << 30 // of an unpacked workspace
+	MaxLine      = 1 << 20 // of a log line; the rest is cut, with a mark
+	MaxLog       = 1 << 30 // of an execution's log; the rest is cut, with a mark
+	DefaultGrace = 5 * time.Second
+)
+
+// ExecRequest asks for one execution of a step.
+type ExecRequest struct {
+	Exec      ident.Exec        `json:"exec_id"`
+	Step      ident.Step        `json:"step_id"`
+	Job       ident.Job         `json:"job_id"`
+	Attempt   int               `json:"attempt"` // the fencing token: the agent refuses any but its own
+	Name      string            `json:"name"`
+	Command   []string          `json:"command"`
+	Env       map[string]string `json:"env,omitempty"`
+	Secrets   map[string]string `json:"secrets,omitempty"` // environment variables too, and masked in the log
+	TimeoutMS int64             `json:"timeout_ms,omitempty"`
+	GraceMS   int64             `json:"grace_ms,omitempty"`
+}
+
+// The states of an execution.
+const (
+	Started   = "STARTED"
+	Completed = "COMPLETED" // exit code 0
+	Failed    = "FAILED"
+)
+
+// Why an execution failed.
+const (
+	CodeExit    = "exit"      // the command ended with another code than 0, or by a signal
+	CodeTimeout = "timeout"   // it ran longer than timeout_ms
+	CodeStart   = "start"     // there is no such program, or it may not be run
+	CodeCancel  = "cancelled" // /cancel
+)
+
+// Exec is how an execution stands, or how it ended.
+type Exec struct {
+	Exec     ident.Exec `json:"exec_id"`
+	Step     ident.Step `json:"step_id"`
+	State    string     `json:"state"`
+	Code     string     `json:"error_code,omitempty"`
+	Message  string     `json:"message,omitempty"`
+	ExitCode int        `json:"exit_code"` // 128+n after signal n; -1 when nothing was started
+	Started  time.Time  `json:"started_at"`
+	Finished time.Time  `json:"finished_at,omitzero"`
+	Stdout   LogSize    `json:"stdout"`
+	Stderr   LogSize    `json:"stderr"`
+	LogBytes int64      `json:"log_bytes"` // of the frame stream, once it is whole
+}
+
+// LogSize counts what one stream printed, as kept.
+type LogSize struct {
+	Lines int64 `json:"lines"`
+	Bytes int64 `json:"bytes"`
+}
+
+// CompleteRequest asks for an execution's end.
+type CompleteRequest struct {
+	Exec   ident.Exec `json:"exec_id"`
+	WaitMS int64      `json:"wait_ms,omitempty"` // at most MaxWait; then the state may still be STARTED
+}
+
+// CancelRequest asks that an execution be ended.
+type CancelRequest struct {
+	Exec    ident.Exec `json:"exec_id"`
+	GraceMS int64      `json:"grace_ms,omitempty"`
+}
+
+// LeaseReply says until when the agent will live without another request.
+type LeaseReply struct {
+	Worker  ident.Worker `json:"worker_id"`
+	Expires time.Time    `json:"expires_at"`
+}
+
+// An Order is what a provider tells its agent, one JSON object a line, over a
+// pipe that nobody else holds.
+type Order struct {
+	Op      string       `json:"op"` // take, end
+	Worker  ident.Worker `json:"worker_id"`
+	Tenant  ident.Tenant `json:"tenant_id,omitempty"`
+	Job     ident.Job    `json:"job_id,omitempty"`
+	Attempt int          `json:"attempt,omitempty"`
+	Dir     string       `json:"dir,omitempty"`  // of this worker; the agent makes workspace/, tmp/ and logs/ in it
+	Cert    []byte       `json:"cert,omitempty"` // PEM, of this worker
+	Key     []byte       `json:"key,omitempty"`  // PEM
+	Roots   []byte       `json:"roots,omitempty"`
+	Client  string       `json:"client,omitempty"`   // the one SPIFFE id that may call
+	LeaseMS int64        `json:"lease_ms,omitempty"` // the agent ends itself when nobody called for so long
+	GraceMS int64        `json:"grace_ms,omitempty"`
+}
+
+// A Report is what an agent answers.
+type Report struct {
+	Op       string       `json:"op"` // ready, taken, ended
+	Worker   ident.Worker `json:"worker_id,omitempty"`
+	Address  string       `json:"address,omitempty"` // HOST:PORT of its API
+	ExitCode int          `json:"exit_code,omitempty"`
+	Clean    bool         `json:"clean,omitempty"` // nothing of the job is left: the process may take another
+	Error    string       `json:"error,omitempty"`
+}

@@ -1,0 +1,65 @@
+// Package identity is who a process of the house is to the others: a certificate
+// with a SPIFFE id, from the authority that the security room keeps.
+package identity
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"time"
+
+	"fragua.dev/fragua/contract/ident"
+)
+
+// TrustDomain is the first part of every SPIFFE id of the house.
+const TrustDomain = "fragua"
+
+// Room returns the SPIFFE id of a room of the house.
+func Room(name string) string { return "spiffe://" + TrustDomain + "/room/" + name }
+
+// Worker returns the SPIFFE id of a tenant's worker.
+func Worker(t ident.Tenant, w ident.Worker) string {
+	return "spiffe://" + TrustDomain + "/tenant/" + string(t) + "/worker/" + string(w)
+}
+
+// A Certificate is a leaf and its key, in PEM.
+type Certificate struct {
+	Cert, Key []byte
+	Expires   time.Time
+}
+
+// An Authority issues certificates for SPIFFE ids. They serve as a server's and
+// as a client's, and hold no host name: peers compare the id.
+type Authority interface {
+	Issue(ctx context.Context, spiffeID string, ttl time.Duration) (Certificate, error)
+	// Roots returns what certificates are verified against, and the same in PEM.
+	Roots() (*x509.CertPool, []byte)
+}
+
+// Client returns TLS settings for a caller with certificate own, who will speak
+// to peer and to nobody else.
+func Client(own tls.Certificate, roots *x509.CertPool, peer string) *tls.Config {
+	c := base(own, roots)
+	c.InsecureSkipVerify = true // no host names here: verify compares the SPIFFE id instead
+	c.VerifyConnection = verify(roots, peer, x509.ExtKeyUsageServerAuth)
+	return c
+}
+
+// Server returns TLS settings for a server with certificate own, which lets in
+// peer and nobody else.
+func Server(own tls.Certificate, roots *x509.CertPool, peer string) *tls.Config {
+	c := base(own, roots)
+	c.ClientAuth = tls.RequireAnyClientCert // verify does the rest
+	c.VerifyConnection = verify(roots, peer, x509.ExtKeyUsageClientAuth)
+	return c
+}
+
+func base(own tls.Certificate, roots *x509.CertPool) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{own}, RootCAs: roots, ClientCAs: roots,
+		// Both ends are on machines of one house, and worker connections are
+		// many and short: the hybrid post-quantum exchange would double their cost.
+		CurvePreferences:       []tls.CurveID{tls.X25519},
+		SessionTicketsDisabled: true,
+	}
+}
