@@ -1,0 +1,257 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"strings"
+	"sync"
+
+	"github.com/pressly/goose/v3"
+	_ "modernc.org/sqlite" // the driver named sqlite
+
+	"fragua.dev/fragua/contract/event"
+)
+
+// Errors, for errors.Is.
+var (
+	ErrClosed = errors.New("the database is closed")
+	ErrFull   = errors.New("the disk is full")
+	ErrNoRows = sql.ErrNoRows
+)
+
+// maxBatch bounds how many transactions share one commit.
+const maxBatch = 256
+
+// DB is a room's database.
+type DB struct {
+	write    *sql.DB
+	read     *sql.DB
+	conn     *sql.Conn
+	stmts    map[string]*sql.Stmt // of conn; the writer's alone
+	ask      chan request
+	quit     chan struct{}
+	done     chan struct{}
+	closing  sync.Once
+	onCommit func([]Row)
+}
+
+// A Row is an event in the outbox. Seq grows by commit.
+type Row struct {
+	Seq   int64
+	Event event.Event
+}
+
+type request struct {
+	ctx    context.Context
+	fn     func(*Tx) error
+	answer chan error
+}
+
+// Open opens the database in file, which it makes if there is none, and brings
+// its schema up to date from the goose migrations in schema. The name :memory:
+// keeps it in memory, under name, until Close.
+func Open(ctx context.Context, file string, schema fs.FS) (*DB, error) {
+	dsn := func(mode string) string {
+		q := url.Values{"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)",
+			"foreign_keys(ON)", "temp_store(MEMORY)", "cache_size(-4000)", "wal_autocheckpoint(2000)", "journal_size_limit(67108864)"}}
+		if name, memory := strings.CutPrefix(file, ":memory:"); memory {
+			q.Set("mode", "memory")
+			q.Set("cache", "shared")
+			return "file:" + url.PathEscape(name) + "?" + q.Encode()
+		}
+		if mode == "ro" {
+			q.Add("_pragma", "query_only(ON)")
+		}
+		return "file:" + (&url.URL{Path: file}).EscapedPath() + "?" + q.Encode()
+	}
+	w, err := sql.Open("sqlite", dsn("rw"))
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", file, err)
+	}
+	w.SetMaxOpenConns(1)
+	r, err := sql.Open("sqlite", dsn("ro"))
+	if err != nil {
+		w.Close()
+		return nil, fmt.Errorf("open %s: %w", file, err)
+	}
+	r.SetMaxOpenConns(4)
+	db := &DB{
+		write: w, read: r, stmts: map[string]*sql.Stmt{},
+		ask: make(chan request, 4*maxBatch), quit: make(chan struct{}), done: make(chan struct{}),
+		onCommit: func([]Row) {},
+	}
+	if err := db.migrate(ctx, schema); err != nil {
+		w.Close()
+		r.Close()
+		return nil, fmt.Errorf("open %s: %w", file, err)
+	}
+	if db.conn, err = w.Conn(ctx); err != nil {
+		w.Close()
+		r.Close()
+		return nil, fmt.Errorf("open %s: %w", file, err)
+	}
+	go db.writer()
+	return db, nil
+}
+
+func (db *DB) migrate(ctx context.Context, schema fs.FS) error {
+	if _, err := db.write.ExecContext(ctx, outboxSchema); err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, db.write, schema, goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return err
+	}
+	_, err = p.Up(ctx)
+	return err
+}
+
+// OnCommit has f called with the events of each commit, in order, before the
+// calls of Write that made them return. f must not block. Call it before the
+// first Write.
+func (db *DB) OnCommit(f func([]Row)) { db.onCommit = f }
+
+// Write runs fn in a transaction and returns once it is durable. fn may run more
+// than once, and must do nothing but read and write through its Tx. Other calls'
+// functions run in the same transaction, before or after it, never interleaved.
+func (db *DB) Write(ctx context.Context, fn func(*Tx) error) error {
+	r := request{ctx, fn, make(chan error, 1)}
+	select {
+	case db.ask <- r:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-db.quit:
+		return ErrClosed
+	}
+	select {
+	case err := <-r.answer:
+		return err
+	case <-db.done:
+		select {
+		case err := <-r.answer:
+			return err
+		default:
+			return ErrClosed
+		}
+	}
+}
+
+// writer is the one goroutine that writes.
+func (db *DB) writer() {
+	defer close(db.done)
+	batch := make([]request, 0, maxBatch)
+	for {
+		batch = batch[:0]
+		select {
+		case r := <-db.ask:
+			batch = append(batch, r)
+		case <-db.quit:
+			return
+		}
+		for len(batch) < maxBatch {
+			select {
+			case r := <-db.ask:
+				batch = append(batch, r)
+				continue
+			default:
+			}
+			break
+		}
+		db.commit(batch)
+	}
+}
+
+// commit runs a batch in one transaction. A function that fails after it wrote
+// something spoils the transaction: it is answered, and the others run again.
+func (db *DB) commit(batch []request) {
+	for len(batch) > 0 {
+		tx := &Tx{db: db}
+		if err := tx.control("BEGIN IMMEDIATE"); err != nil {
+			answer(batch, explain(err))
+			return
+		}
+		errs := make([]error, len(batch))
+		spoilt := -1
+		for i, r := range batch {
+			if err := r.ctx.Err(); err != nil {
+				errs[i] = err
+				continue
+			}
+			before, emitted := tx.writes, len(tx.emitted)
+			if err := tx.run(r.fn); err != nil {
+				errs[i] = err
+				if tx.writes != before {
+					spoilt = i
+					break
+				}
+				tx.emitted = tx.emitted[:emitted]
+			}
+		}
+		if spoilt >= 0 {
+			err := tx.control("ROLLBACK")
+			batch[spoilt].answer <- explain(errors.Join(errs[spoilt], err))
+			batch = append(batch[:spoilt:spoilt], batch[spoilt+1:]...)
+			continue
+		}
+		err := error(nil)
+		if tx.writes > 0 {
+			if err = tx.control("COMMIT"); err != nil {
+				tx.control("ROLLBACK") // best effort: the commit's error is the one to tell
+			}
+		} else {
+			err = tx.control("ROLLBACK")
+		}
+		if err == nil && len(tx.emitted) > 0 {
+			db.onCommit(tx.emitted)
+		}
+		for i, r := range batch {
+			if errs[i] == nil {
+				errs[i] = err
+			}
+			r.answer <- explain(errs[i])
+		}
+		return
+	}
+}
+
+func answer(batch []request, err error) {
+	for _, r := range batch {
+		r.answer <- err
+	}
+}
+
+// explain makes a full disk recognisable.
+func explain(err error) error {
+	if err != nil && (strings.Contains(err.Error(), "database or disk is full") || strings.Contains(err.Error(), "no space left")) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return err
+}
+
+// Query reads what is committed. The caller closes the rows.
+func (db *DB) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	return db.read.QueryContext(ctx, rebind(query), args...)
+}
+
+// QueryRow reads one committed row.
+func (db *DB) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
+	return db.read.QueryRowContext(ctx, rebind(query), args...)
+}
+
+// Close waits for the batch that is being written, and closes the files.
+func (db *DB) Close() error {
+	var err error
+	db.closing.Do(func() {
+		close(db.quit)
+		<-db.done
+		for _, s := range db.stmts {
+			s.Close()
+		}
+		err = errors.Join(db.conn.Close(), db.read.Close(), db.write.Close())
+	})
+	return err
+}
