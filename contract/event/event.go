@@ -131,3 +131,14 @@ func (k Kind[T]) Read(e Event) (data T, err error) {
 	}
 	return data, nil
 }
+
+// Decode reads an event from JSON.
+func Decode(b []byte) (e Event, err error) {
+	if err := json.Unmarshal(b, &e); err != nil {
+		return e, fmt.Errorf("event: %w", err)
+	}
+	if e.ID == "" || e.Subject == "" {
+		return e, fmt.Errorf("event: no id or subject")
+	}
+	return e, nil
+}

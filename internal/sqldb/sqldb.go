@@ -43,6 +43,7 @@ type DB struct {
 type Row struct {
 	Seq   int64
 	Event event.Event
+	Body  []byte // the event in JSON
 }
 
 type request struct {

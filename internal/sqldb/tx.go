@@ -114,7 +114,7 @@ func (tx *Tx) Emit(events ...event.Event) error {
 		tx.writes++
 		switch err := s.QueryRow(string(e.ID), body).Scan(&seq); err {
 		case nil:
-			tx.emitted = append(tx.emitted, Row{seq, e})
+			tx.emitted = append(tx.emitted, Row{seq, e, body})
 		case sql.ErrNoRows:
 		default:
 			return fmt.Errorf("emit %s: %w", e.ID, err)
@@ -132,14 +132,11 @@ func (db *DB) Outbox(ctx context.Context, after int64, limit int) ([]Row, error)
 	defer rows.Close()
 	var out []Row
 	for rows.Next() {
-		var (
-			r    Row
-			body []byte
-		)
-		if err := rows.Scan(&r.Seq, &body); err != nil {
+		var r Row
+		if err := rows.Scan(&r.Seq, &r.Body); err != nil {
 			return nil, err
 		}
-		if err := json.Unmarshal(body, &r.Event); err != nil {
+		if err := json.Unmarshal(r.Body, &r.Event); err != nil {
 			return nil, fmt.Errorf("outbox row %d: %w", r.Seq, err)
 		}
 		out = append(out, r)

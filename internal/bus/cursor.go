@@ -1,0 +1,156 @@
+package bus
+
+import (
+	"sync"
+	"time"
+
+	"fragua.dev/fragua/internal/sqldb"
+)
+
+const (
+	maxHanded   = 20_000 // committed events that wait in memory; more are read from the outbox
+	maxInFlight = 20_000 // events that are sent and not acknowledged
+	pageSize    = 500
+	readAgain   = 250 * time.Millisecond // after the outbox could not be read
+)
+
+// A cursor walks an outbox in commit order: in memory while it keeps up, in the
+// database when it does not, and at the start.
+type cursor struct {
+	bus  *Bus
+	room string
+	db   *sqldb.DB
+	send func(row sqldb.Row, done func())
+	wake chan struct{}
+
+	mu      sync.Mutex
+	handed  []sqldb.Row // committed, not yet sent
+	spilled bool        // handed is not whole: read on from the outbox
+	sent    int64
+	undone  map[int64]struct{} // sent, and not acknowledged
+}
+
+func newCursor(b *Bus, room string, db *sqldb.DB, send func(sqldb.Row, func())) *cursor {
+	return &cursor{
+		bus: b, room: room, db: db, send: send, spilled: true,
+		wake: make(chan struct{}, 1), undone: map[int64]struct{}{},
+	}
+}
+
+func (c *cursor) hand(rows []sqldb.Row) {
+	c.mu.Lock()
+	if !c.spilled {
+		if len(c.handed)+len(rows) > maxHanded {
+			c.spilled = true
+		} else {
+			c.handed = append(c.handed, rows...)
+		}
+	}
+	c.mu.Unlock()
+	c.nudge()
+}
+
+func (c *cursor) nudge() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *cursor) pending() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.undone) + len(c.handed)
+}
+
+// low returns up to where everything is sent and acknowledged.
+func (c *cursor) low() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	low := c.sent
+	for seq := range c.undone {
+		low = min(low, seq-1)
+	}
+	return low
+}
+
+func (c *cursor) run() {
+	for c.bus.ctx.Err() == nil {
+		rows, err := c.next()
+		if err != nil && c.bus.ctx.Err() == nil {
+			c.bus.cfg.Log.Error("outbox cannot be read", "room", c.room, "error", err)
+			time.AfterFunc(readAgain, c.nudge)
+		}
+		for _, row := range rows {
+			c.start(row)
+		}
+		if len(rows) > 0 {
+			continue
+		}
+		select {
+		case <-c.wake:
+		case <-c.bus.ctx.Done():
+		}
+	}
+}
+
+// next returns what is to be sent; nothing when too much is on its way.
+func (c *cursor) next() ([]sqldb.Row, error) {
+	c.mu.Lock()
+	if len(c.undone) >= maxInFlight {
+		c.mu.Unlock()
+		return nil, nil
+	}
+	if !c.spilled {
+		rows := c.handed
+		c.handed = nil
+		c.mu.Unlock()
+		return rows, nil
+	}
+	c.handed = nil
+	after := c.sent
+	c.mu.Unlock()
+	rows, err := c.db.Outbox(c.bus.ctx, after, pageSize)
+	if err != nil || len(rows) == pageSize {
+		return rows, err
+	}
+	// Nearly through. From here on hand keeps rows again; those that were
+	// committed meanwhile are read in one more, last page.
+	c.mu.Lock()
+	c.spilled = false
+	c.mu.Unlock()
+	if len(rows) > 0 {
+		after = rows[len(rows)-1].Seq
+	}
+	last, err := c.db.Outbox(c.bus.ctx, after, maxHanded)
+	if err != nil || len(last) == maxHanded {
+		c.mu.Lock()
+		c.spilled = true
+		c.mu.Unlock()
+		return rows, err
+	}
+	return append(rows, last...), nil
+}
+
+// start sends a row, unless it was sent before.
+func (c *cursor) start(row sqldb.Row) {
+	c.mu.Lock()
+	if row.Seq <= c.sent {
+		c.mu.Unlock()
+		return
+	}
+	c.sent = row.Seq
+	c.undone[row.Seq] = struct{}{}
+	c.mu.Unlock()
+	c.send(row, func() { c.done(row.Seq) })
+}
+
+func (c *cursor) done(seq int64) {
+	c.mu.Lock()
+	full := len(c.undone) >= maxInFlight
+	delete(c.undone, seq)
+	c.mu.Unlock()
+	if full {
+		c.nudge()
+	}
+}

@@ -1,0 +1,88 @@
+package bus
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"fragua.dev/fragua/contract/event"
+)
+
+const (
+	maxPayload   = 8 << 20 // bytes of one event
+	startTimeout = 20 * time.Second
+)
+
+// serve starts the server within. It is reachable from outside only when Listen
+// says so: on loopback, where whoever can connect may read events and no more,
+// or elsewhere with the name and password of the data folder.
+func (s *Stream) serve() error {
+	opts := &server.Options{
+		ServerName: "fragua", DontListen: s.cfg.Listen == "", NoSigs: true, NoLog: true,
+		JetStream: true, StoreDir: s.cfg.Dir, SyncInterval: syncInterval, MaxPayload: maxPayload,
+		JetStreamMaxMemory: 64 << 20, JetStreamMaxStore: 8 << 30, NoSystemAccount: true,
+	}
+	all := &server.User{Username: s.cfg.User, Password: s.cfg.Password}
+	if s.cfg.Listen != "" {
+		host, port, err := net.SplitHostPort(s.cfg.Listen)
+		if err != nil {
+			return fmt.Errorf("nats-listen: want HOST:PORT: %w", err)
+		}
+		if opts.Port, err = strconv.Atoi(port); err != nil {
+			return fmt.Errorf("nats-listen: the port is no number")
+		}
+		if opts.Host = host; opts.Port == 0 {
+			opts.Port = server.RANDOM_PORT
+		}
+		opts.Users = []*server.User{all}
+		if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
+			opts.Users = append(opts.Users, reader())
+			opts.NoAuthUser = "reader"
+		}
+	} else if s.cfg.User != "" {
+		opts.Users = []*server.User{all}
+	}
+	ns, err := server.NewServer(opts)
+	if err != nil {
+		return err
+	}
+	s.server = ns
+	ns.Start()
+	if !ns.ReadyForConnections(startTimeout) {
+		return errors.New("the bus did not start in time: is nats-listen taken?")
+	}
+	return nil
+}
+
+// reader may hear every event, live and stored, and say nothing.
+func reader() *server.User {
+	hear := []string{"_INBOX.>"}
+	for _, e := range event.Catalog() {
+		hear = append(hear, e.Subject)
+	}
+	hear = append(hear, "ci.>")
+	ask := []string{"$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.ACK.>"}
+	for _, c := range streams {
+		for _, op := range []string{"STREAM.INFO.%s", "STREAM.MSG.GET.%s", "DIRECT.GET.%s", "DIRECT.GET.%s.>", "CONSUMER.CREATE.%s",
+			"CONSUMER.CREATE.%s.>", "CONSUMER.INFO.%s.>", "CONSUMER.MSG.NEXT.%s.>", "CONSUMER.DELETE.%s.>"} {
+			ask = append(ask, "$JS.API."+fmt.Sprintf(op, c.name))
+		}
+	}
+	return &server.User{Username: "reader", Password: "reader", Permissions: &server.Permissions{
+		Publish:   &server.SubjectPermission{Allow: ask},
+		Subscribe: &server.SubjectPermission{Allow: hear},
+	}}
+}
+
+// Address returns HOST:PORT where the server within is open to others, or
+// nothing.
+func (s *Stream) Address() string {
+	if s.server == nil || s.cfg.Listen == "" {
+		return ""
+	}
+	return s.server.Addr().String()
+}

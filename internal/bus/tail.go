@@ -1,0 +1,159 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"fragua.dev/fragua/contract/event"
+)
+
+// ErrPlace is returned by Tail for a place that no tail ever gave.
+var ErrPlace = errors.New("not a place in the event stream")
+
+// Tail calls yield with each stored event whose subject matches one of subjects
+// (none: all), with the place just after it, until ctx ends or yield fails. It
+// goes on after the place after; an empty one means what comes from now on, 0
+// all that is stored. With follow false it ends after what is stored.
+//
+// Events of one subject come in order; those of different retention may overtake
+// each other.
+func (s *Stream) Tail(ctx context.Context, subjects []string, after string, follow bool, yield func(id string, e event.Event) error) error {
+	at, live, err := place(after)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type item struct {
+		stream int
+		msg    jetstream.Msg
+		err    error
+	}
+	items := make(chan item, 256)
+	open := 0
+	for i, c := range streams {
+		filters := matching(subjects, c.keep)
+		stream, err := s.js.Stream(ctx, c.name)
+		if err != nil {
+			return fmt.Errorf("bus: %w", err)
+		}
+		info, err := stream.Info(ctx)
+		if err != nil {
+			return fmt.Errorf("bus: %w", err)
+		}
+		last := info.State.LastSeq
+		if live || at[i] > last { // a stream that was lost began anew
+			at[i] = last
+		}
+		if len(filters) == 0 || !follow && at[i] >= last {
+			continue
+		}
+		consumer, err := s.js.OrderedConsumer(ctx, c.name, jetstream.OrderedConsumerConfig{
+			FilterSubjects: filters, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: at[i] + 1,
+		})
+		if err != nil {
+			return fmt.Errorf("bus: %w", err)
+		}
+		if !follow {
+			if ci, err := consumer.Info(ctx); err != nil || ci.NumPending == 0 {
+				continue
+			}
+		}
+		messages, err := consumer.Messages(jetstream.PullMaxMessages(256))
+		if err != nil {
+			return fmt.Errorf("bus: %w", err)
+		}
+		defer messages.Stop()
+		open++
+		go func() {
+			for {
+				m, err := messages.Next(jetstream.NextContext(ctx))
+				select {
+				case items <- item{i, m, err}:
+				case <-ctx.Done():
+					return
+				}
+				if err != nil {
+					return
+				}
+			}
+		}()
+	}
+	for open > 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case it := <-items:
+			if it.err != nil {
+				return fmt.Errorf("bus: %w", it.err)
+			}
+			md, err := it.msg.Metadata()
+			if err != nil {
+				return fmt.Errorf("bus: %w", err)
+			}
+			at[it.stream] = md.Sequence.Stream
+			if !follow && md.NumPending == 0 {
+				open--
+			}
+			e, err := event.Decode(it.msg.Data())
+			if err != nil {
+				continue // not ours
+			}
+			if err := yield(sequence(at), e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func place(after string) (at [3]uint64, live bool, err error) {
+	switch after {
+	case "":
+		return at, true, nil
+	case "0":
+		return at, false, nil
+	}
+	if n, err := fmt.Sscanf(after, "b%d-a%d-t%d", &at[0], &at[1], &at[2]); n != 3 || err != nil || sequence(at) != after {
+		return at, false, ErrPlace
+	}
+	return at, false, nil
+}
+
+// matching returns the subjects of one class of retention that one of the
+// patterns matches, in NATS's notation.
+func matching(patterns []string, keep event.Keep) []string {
+	var out []string
+	for _, e := range event.Catalog() {
+		if e.Keep != keep {
+			continue
+		}
+		hit := len(patterns) == 0
+		for _, p := range patterns {
+			hit = hit || Matches(p, e.Subject)
+		}
+		if hit {
+			out = append(out, e.Subject)
+		}
+	}
+	return out
+}
+
+// Matches says whether a subject matches a pattern: * stands for one token, > at
+// the end for one or more.
+func Matches(pattern, subject string) bool {
+	ps, ss := strings.Split(pattern, "."), strings.Split(subject, ".")
+	for i, p := range ps {
+		switch {
+		case p == ">":
+			return i == len(ps)-1 && len(ss) > i
+		case i >= len(ss), p != "*" && p != ss[i]:
+			return false
+		}
+	}
+	return len(ps) == len(ss)
+}
