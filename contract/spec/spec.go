@@ -41,7 +41,7 @@ type Job struct {
 	Command        []string          `json:"command,omitempty" maxItems:"4096" nullable:"false" doc:"Program and arguments, without a shell: short for one step"`
 	Steps          []Step            `json:"steps,omitempty" maxItems:"1000" nullable:"false" doc:"What to run, in this order, until one fails"`
 	Resources      Quota             `json:"resources,omitempty" doc:"What the job may use of a node; 250 cpu_m and 256 memory_mb unless given"`
-	TimeoutMS      int64             `json:"timeout_ms,omitempty" minimum:"1" maximum:"604800000" default:"3600000" doc:"Limit of one attempt, in milliseconds"`
+	TimeoutMS      int64             `json:"timeout_ms,omitempty" minimum:"1" maximum:"604800000" doc:"Limit of one attempt, in milliseconds; an hour unless given"`
 	Retries        int               `json:"retries,omitempty" minimum:"0" maximum:"100" doc:"How many more attempts a job gets that failed or was lost"`
 	RetryBackoffMS int64             `json:"retry_backoff_ms,omitempty" minimum:"1" maximum:"86400000" doc:"Wait before the second attempt; doubled for each further one, with jitter"`
 	Env            map[string]string `json:"env,omitempty" doc:"Environment variables of every step"`

@@ -1,0 +1,26 @@
+# What there is to do; each line of help stands behind its target.
+.PHONY: help build test race bench crash lint generate
+help:         ## this list
+	@sed -n 's/^\([a-z]*\): *## */\1\t/p' Makefile
+
+build:        ## the program, as ./fragua
+	go build -o fragua ./cmd/fragua
+
+test:         ## all tests; needs Go alone
+	./scripts/test
+
+race:         ## the tests that share memory, under the race detector
+	go test -race ./internal/bus/... ./internal/sqldb/... ./execution/... ./worker/... ./orchestration/... ./scheduling/...
+
+lint:         ## what CONTRIBUTING.md asks of a change
+	test -z "$$(gofmt -l .)"
+	go vet ./...
+
+generate:     ## docs/events.md, the schemas, the API's descriptions
+	go test ./internal/eventdocs ./internal/pipelinefile ./cmd/fragua -run Golden -update
+
+bench:        ## the table of docs/benchmarks.md
+	go run ./test/bench
+
+crash:        ## the long crash campaign: KILLS=1000
+	KILLS=$${KILLS:-1000} go test ./test/crash -run Campaign -timeout 0 -v

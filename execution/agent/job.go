@@ -1,0 +1,112 @@
+package agent
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"fragua.dev/fragua/contract/agentapi"
+	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/contract/identity"
+	"fragua.dev/fragua/internal/mask"
+)
+
+// job is what this process is the worker of.
+type job struct {
+	order   agentapi.Order
+	log     *slog.Logger
+	tls     *tls.Config
+	lease   time.Duration
+	timer   *time.Timer
+	expired chan struct{} // closed when the lease has run out
+	over    chan struct{} // closed when the job is being ended
+
+	mu      sync.Mutex
+	closing bool
+	filled  bool // the workspace has been laid out
+	steps   map[ident.Step]*run
+	execs   map[ident.Exec]*run
+	expires time.Time
+	secrets map[string]string
+	masks   *mask.Set
+}
+
+func newJob(o agentapi.Order, log *slog.Logger) (*job, error) {
+	cert, err := tls.X509KeyPair(o.Cert, o.Key)
+	if err != nil {
+		return nil, fmt.Errorf("certificate: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(o.Roots) {
+		return nil, errors.New("no root certificate")
+	}
+	j := &job{
+		order: o, log: log, tls: identity.Server(cert, roots, o.Client), lease: time.Duration(o.LeaseMS) * time.Millisecond,
+		expired: make(chan struct{}), over: make(chan struct{}), steps: map[ident.Step]*run{}, execs: map[ident.Exec]*run{},
+	}
+	for _, d := range []string{j.workspace(), j.temp()} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	j.expires = time.Now().Add(j.lease)
+	j.timer = time.AfterFunc(j.lease, j.expire)
+	return j, nil
+}
+
+func (j *job) workspace() string { return filepath.Join(j.order.Dir, "workspace") }
+func (j *job) temp() string      { return filepath.Join(j.order.Dir, "tmp") }
+
+// renew puts the end of the lease off.
+func (j *job) renew() time.Time {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.expires = time.Now().Add(j.lease)
+	return j.expires
+}
+
+// expire ends the lease, unless it was put off meanwhile: renewing costs no timer
+// that way.
+func (j *job) expire() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if left := time.Until(j.expires); left > 0 {
+		j.timer.Reset(left)
+		return
+	}
+	close(j.expired)
+}
+
+// close ends everything of the job, and says whether nothing is left.
+func (j *job) close(grace time.Duration) bool {
+	j.timer.Stop()
+	j.mu.Lock()
+	j.closing = true
+	close(j.over)
+	var running []*run
+	for _, r := range j.execs {
+		running = append(running, r)
+	}
+	j.mu.Unlock()
+	for _, r := range running {
+		r.stop(agentapi.CodeCancel, "the worker was ended", grace)
+	}
+	for _, r := range running {
+		<-r.done
+	}
+	clean := sweep()
+	for _, r := range running {
+		r.spool.close()
+	}
+	if err := os.RemoveAll(j.order.Dir); err != nil {
+		j.log.Error("the worker's folder cannot be removed", "error", err)
+		clean = false
+	}
+	return clean
+}

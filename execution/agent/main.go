@@ -1,0 +1,162 @@
+package agent
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fragua.dev/fragua/contract/agentapi"
+)
+
+const (
+	controlFD = 3
+	maxOrder  = 1 << 20 // bytes of one order
+	header    = 10 * time.Second
+	idle      = 2 * time.Minute
+)
+
+// Main runs an agent until it is told to end, and returns its exit code. args are
+// those after the program's own; there are none.
+func Main(_ []string, log *slog.Logger) int {
+	control := os.NewFile(controlFD, "control")
+	if _, err := unix.FcntlInt(controlFD, unix.F_GETFD, 0); err != nil {
+		fmt.Fprintln(os.Stderr, "fragua agent is started by fragua serve, and has no use by itself")
+		return 2
+	}
+	syscall.CloseOnExec(controlFD)
+	// What a step leaves behind becomes this process's child, and is ended by it.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		log.Error("not a subreaper", "error", err)
+		return 1
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Error("no address", "error", err)
+		return 1
+	}
+	a := &agent{log: log, control: control, address: l.Addr().String()}
+	config := &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: a.tls}
+	server := &http.Server{
+		Handler: a, ReadHeaderTimeout: header, IdleTimeout: idle, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
+			return context.WithValue(ctx, jobKey{}, a.job.Load())
+		},
+	}
+	go server.Serve(tls.NewListener(l, config))
+	if err := a.report(agentapi.Report{Op: "ready", Address: a.address}); err != nil {
+		return 1
+	}
+	return a.obey()
+}
+
+// agent is this process.
+type agent struct {
+	log     *slog.Logger
+	control *os.File
+	address string
+	saying  sync.Mutex
+	job     atomic.Pointer[job] // nil between jobs
+}
+
+// jobKey finds, in a connection's context, the job that it was made for: a
+// connection does not reach the next one.
+type jobKey struct{}
+
+var errIdle = errors.New("no worker is here")
+
+func (a *agent) tls(*tls.ClientHelloInfo) (*tls.Config, error) {
+	if j := a.job.Load(); j != nil {
+		return j.tls, nil
+	}
+	return nil, errIdle
+}
+
+func (a *agent) report(r agentapi.Report) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	a.saying.Lock()
+	defer a.saying.Unlock()
+	_, err = a.control.Write(append(b, '\n'))
+	return err
+}
+
+// obey follows orders until there are no more. A process that nobody commands
+// any longer ends, but not before its job: another server may adopt it.
+func (a *agent) obey() int {
+	in := bufio.NewScanner(a.control)
+	in.Buffer(make([]byte, 64<<10), maxOrder)
+	for in.Scan() {
+		var o agentapi.Order
+		if err := json.Unmarshal(in.Bytes(), &o); err != nil {
+			a.log.Error("an order cannot be read", "error", err)
+			return 1
+		}
+		switch o.Op {
+		case "take":
+			err := a.take(o)
+			r := agentapi.Report{Op: "taken", Worker: o.Worker, Address: a.address}
+			if err != nil {
+				r.Error = err.Error()
+			}
+			if a.report(r) != nil {
+				return 1
+			}
+		case "end":
+			clean := a.end(time.Duration(o.GraceMS) * time.Millisecond)
+			if a.report(agentapi.Report{Op: "ended", Worker: o.Worker, Clean: clean}) != nil || !clean {
+				return 0
+			}
+		}
+	}
+	if j := a.job.Load(); j != nil {
+		<-j.expired
+		a.end(0)
+	}
+	return 0
+}
+
+// take makes this process the worker of a job.
+func (a *agent) take(o agentapi.Order) error {
+	if a.job.Load() != nil {
+		return errors.New("this agent has a job")
+	}
+	j, err := newJob(o, a.log)
+	if err != nil {
+		return err
+	}
+	a.job.Store(j)
+	go func() { // a lease that ends, ends the process: whoever gave it is told by that
+		<-j.expired
+		if a.job.Load() == j {
+			a.log.Warn("nobody called for too long", "worker_id", o.Worker)
+			a.end(0)
+			os.Exit(3)
+		}
+	}()
+	return nil
+}
+
+// end ends the job, and says whether nothing of it is left.
+func (a *agent) end(grace time.Duration) bool {
+	j := a.job.Swap(nil)
+	if j == nil {
+		return true
+	}
+	return j.close(grace)
+}

@@ -1,0 +1,320 @@
+package agent
+
+import (
+	"archive/tar"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"fragua.dev/fragua/contract/agentapi"
+	"fragua.dev/fragua/contract/ident"
+)
+
+const streamBuffer = 256 << 10
+
+// ServeHTTP is the worker's API, for the job whose identity the connection knows.
+func (a *agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	j := a.job.Load()
+	if of, _ := r.Context().Value(jobKey{}).(*job); j == nil || of != j && of != nil {
+		problem(w, http.StatusGone, "the worker of this connection has ended")
+		return
+	}
+	expires := j.renew()
+	switch r.Method + " " + r.URL.Path {
+	case "POST /exec":
+		j.serveExec(w, r)
+	case "POST /complete":
+		j.serveComplete(w, r)
+	case "POST /cancel":
+		j.serveCancel(w, r)
+	case "POST /lease":
+		answer(w, agentapi.LeaseReply{Worker: j.order.Worker, Expires: expires})
+	case "PUT /workspace":
+		j.serveWorkspace(w, r)
+	case "GET /files":
+		j.serveFile(w, r)
+	default:
+		if id, ok := strings.CutPrefix(r.URL.Path, "/logs/"); ok && r.Method == http.MethodGet {
+			j.serveLogs(w, r, ident.Exec(id))
+			return
+		}
+		problem(w, http.StatusNotFound, "no such operation")
+	}
+}
+
+func answer(w http.ResponseWriter, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		problem(w, http.StatusInternalServerError, err.Error())
+		return
+	}
+	w.Header()["Content-Type"] = []string{"application/json"}
+	w.Header()["Content-Length"] = []string{strconv.Itoa(len(b))}
+	w.Write(b)
+}
+
+func problem(w http.ResponseWriter, status int, detail string) {
+	b, _ := json.Marshal(map[string]any{"type": "about:blank", "title": http.StatusText(status), "status": status, "detail": detail})
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	w.Write(b)
+}
+
+// read decodes a body, and answers by itself when it cannot.
+func read(w http.ResponseWriter, r *http.Request, into any) bool {
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, agentapi.MaxBody)).Decode(into); err != nil {
+		problem(w, http.StatusBadRequest, "the body cannot be read: "+err.Error())
+		return false
+	}
+	return true
+}
+
+func (j *job) serveExec(w http.ResponseWriter, r *http.Request) {
+	var q agentapi.ExecRequest
+	if !read(w, r, &q) {
+		return
+	}
+	switch {
+	case q.Job != j.order.Job || q.Attempt != j.order.Attempt:
+		problem(w, http.StatusConflict, "this worker is for another attempt")
+		return
+	case !ident.Valid(string(q.Exec)) || !ident.Valid(string(q.Step)) || len(q.Command) == 0:
+		problem(w, http.StatusUnprocessableEntity, "want exec_id, step_id and command")
+		return
+	}
+	j.mu.Lock()
+	if j.closing {
+		j.mu.Unlock()
+		problem(w, http.StatusGone, "the worker is being ended")
+		return
+	}
+	e := j.steps[q.Step]
+	if e == nil {
+		if j.execs[q.Exec] != nil {
+			j.mu.Unlock()
+			problem(w, http.StatusConflict, "another step has this exec_id")
+			return
+		}
+		e = start(j, q)
+		j.steps[q.Step], j.execs[q.Exec] = e, e
+		j.filled = true
+	}
+	j.mu.Unlock()
+	answer(w, e.view())
+}
+
+func (j *job) find(w http.ResponseWriter, id ident.Exec) *run {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	e := j.execs[id]
+	if e == nil {
+		problem(w, http.StatusNotFound, "no such execution")
+	}
+	return e
+}
+
+func (j *job) serveComplete(w http.ResponseWriter, r *http.Request) {
+	var q agentapi.CompleteRequest
+	if !read(w, r, &q) {
+		return
+	}
+	e := j.find(w, q.Exec)
+	if e == nil {
+		return
+	}
+	select {
+	case <-e.done:
+	default:
+		t := time.NewTimer(time.Duration(min(max(q.WaitMS, 0), agentapi.MaxWait)) * time.Millisecond)
+		defer t.Stop()
+		select {
+		case <-e.done:
+		case <-t.C:
+		case <-r.Context().Done():
+		}
+	}
+	answer(w, e.view())
+}
+
+func (j *job) serveCancel(w http.ResponseWriter, r *http.Request) {
+	var q agentapi.CancelRequest
+	if !read(w, r, &q) {
+		return
+	}
+	if e := j.find(w, q.Exec); e != nil {
+		e.stop(agentapi.CodeCancel, "it was cancelled", graceOf(q.GraceMS))
+		answer(w, e.view())
+	}
+}
+
+// serveLogs streams an execution's frames from a byte on, until its end.
+func (j *job) serveLogs(w http.ResponseWriter, r *http.Request, id ident.Exec) {
+	e := j.find(w, id)
+	if e == nil {
+		return
+	}
+	at, err := strconv.ParseInt(r.URL.Query().Get("from"), 10, 64)
+	if err != nil || at < 0 {
+		at = 0
+	}
+	w.Header()["Content-Type"] = []string{"application/octet-stream"}
+	out := http.NewResponseController(w)
+	buf := make([]byte, 4<<10)
+	for {
+		n, wait, err := e.spool.read(buf, at)
+		if n > 0 {
+			if _, err := w.Write(buf[:n]); err != nil {
+				return
+			}
+			if at += int64(n); n == len(buf) && n < streamBuffer {
+				buf = make([]byte, 4*n)
+			}
+			continue
+		}
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			panic(http.ErrAbortHandler) // the reader must not take this for the end
+		}
+		if err := out.Flush(); err != nil {
+			return
+		}
+		select {
+		case <-wait:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// serveWorkspace unpacks an archive into the workspace, before the first step.
+func (j *job) serveWorkspace(w http.ResponseWriter, r *http.Request) {
+	j.mu.Lock()
+	refuse := j.filled || j.closing
+	j.filled = true
+	j.mu.Unlock()
+	if refuse {
+		problem(w, http.StatusConflict, "the workspace is in use")
+		return
+	}
+	if err := unpack(j.workspace(), r.Body); err != nil {
+		j.mu.Lock()
+		j.filled = false
+		j.mu.Unlock()
+		problem(w, http.StatusUnprocessableEntity, "the archive cannot be unpacked: "+err.Error())
+		return
+	}
+	answer(w, struct{}{})
+}
+
+// unpack lays a tar archive, compressed with zstd, into dir, and nothing anywhere
+// else.
+func unpack(dir string, r io.Reader) error {
+	z, err := zstd.NewReader(r, zstd.WithDecoderMaxMemory(256<<20), zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		return err
+	}
+	defer z.Close()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	in := tar.NewReader(io.LimitReader(z, agentapi.MaxWorkspace))
+	for {
+		h, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		name := path.Clean(h.Name)
+		if !filepath.IsLocal(name) {
+			return errors.New("a name leads out of the workspace")
+		}
+		if parent := path.Dir(name); parent != "." {
+			if err := root.MkdirAll(parent, 0o755); err != nil {
+				return err
+			}
+		}
+		switch h.Typeflag {
+		case tar.TypeDir:
+			err = root.MkdirAll(name, 0o755)
+		case tar.TypeSymlink:
+			err = root.Symlink(h.Linkname, name)
+		case tar.TypeReg:
+			err = write(root, name, fs.FileMode(h.Mode).Perm(), in)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func write(root *os.Root, name string, mode fs.FileMode, r io.Reader) error {
+	f, err := root.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, mode|0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, r)
+	return errors.Join(err, f.Close())
+}
+
+// serveFile sends a file of the workspace, or a folder as a tar archive.
+func (j *job) serveFile(w http.ResponseWriter, r *http.Request) {
+	name := path.Clean(r.URL.Query().Get("path"))
+	if !filepath.IsLocal(name) {
+		problem(w, http.StatusUnprocessableEntity, "want a path within the workspace")
+		return
+	}
+	root, err := os.OpenRoot(j.workspace())
+	if err != nil {
+		problem(w, http.StatusNotFound, "no workspace")
+		return
+	}
+	defer root.Close()
+	f, err := root.Open(name)
+	if err != nil {
+		problem(w, http.StatusNotFound, "no such file in the workspace")
+		return
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		problem(w, http.StatusNotFound, "no such file in the workspace")
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	if !info.IsDir() {
+		w.Header().Set("X-Fragua-Kind", "file")
+		w.Header().Set("Content-Length", strconv.FormatInt(info.Size(), 10))
+		io.Copy(w, f)
+		return
+	}
+	w.Header().Set("X-Fragua-Kind", "tar")
+	sub, err := root.OpenRoot(name)
+	if err != nil {
+		problem(w, http.StatusNotFound, "no such folder in the workspace")
+		return
+	}
+	defer sub.Close()
+	out := tar.NewWriter(w)
+	if err := out.AddFS(sub.FS()); err != nil {
+		panic(http.ErrAbortHandler) // an archive that breaks off must not look whole
+	}
+	if err := out.Close(); err != nil {
+		panic(http.ErrAbortHandler)
+	}
+}

@@ -1,0 +1,160 @@
+// Package agentclient speaks to a worker's agent for the execution room; see
+// package agentapi for what is said.
+package agentclient
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"fragua.dev/fragua/contract/agentapi"
+	"fragua.dev/fragua/contract/ident"
+)
+
+// Errors, for errors.Is.
+var (
+	// ErrRefused says that the worker has another job, or another attempt, or
+	// ended: it will not do this ever.
+	ErrRefused = errors.New("the worker refused")
+	// ErrUnreachable says that there was no answer: asking again may help.
+	ErrUnreachable = errors.New("the worker cannot be reached")
+)
+
+const (
+	dialTime   = 5 * time.Second
+	answerTime = 10 * time.Second // until an answer begins, beyond what is asked to wait
+	maxProblem = 64 << 10
+)
+
+// Client speaks to one worker. Its calls may be made at the same time.
+type Client struct {
+	base string
+	http *http.Client
+	t    *http.Transport
+}
+
+// Dial returns a client of the worker at address, HOST:PORT. It connects when it
+// is first used.
+func Dial(address string, c *tls.Config) *Client {
+	dialer := &net.Dialer{Timeout: dialTime}
+	t := &http.Transport{
+		TLSClientConfig: c, DialContext: dialer.DialContext, TLSHandshakeTimeout: dialTime, MaxIdleConnsPerHost: 2,
+		IdleConnTimeout: 90 * time.Second, DisableCompression: true, ReadBufferSize: 32 << 10,
+	}
+	return &Client{"https://" + address, &http.Client{Transport: t}, t}
+}
+
+// Close ends the connections.
+func (c *Client) Close() error {
+	c.t.CloseIdleConnections()
+	return nil
+}
+
+// call sends a body, and decodes the answer.
+func (c *Client) call(ctx context.Context, method, path string, in, out any, wait time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, wait+answerTime)
+	defer cancel()
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	resp, err := c.do(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(io.LimitReader(resp.Body, agentapi.MaxBody)).Decode(out); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	io.Copy(io.Discard, io.LimitReader(resp.Body, 1024)) // so that the connection can be used again
+	return nil
+}
+
+func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	if resp.StatusCode < 300 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	var p struct{ Detail string }
+	json.NewDecoder(io.LimitReader(resp.Body, maxProblem)).Decode(&p) // without a detail the status has to do
+	if p.Detail == "" {
+		p.Detail = resp.Status
+	}
+	switch resp.StatusCode {
+	case http.StatusConflict, http.StatusGone:
+		return nil, fmt.Errorf("%w: %s", ErrRefused, p.Detail)
+	case http.StatusServiceUnavailable, http.StatusInternalServerError:
+		return nil, fmt.Errorf("%w: %s", ErrUnreachable, p.Detail)
+	}
+	return nil, errors.New(p.Detail)
+}
+
+// Exec starts a step; one that was started already is answered as it stands.
+func (c *Client) Exec(ctx context.Context, r agentapi.ExecRequest) (x agentapi.Exec, err error) {
+	return x, c.call(ctx, http.MethodPost, "/exec", r, &x, 0)
+}
+
+// Complete waits for an execution's end, for r.WaitMS at most.
+func (c *Client) Complete(ctx context.Context, r agentapi.CompleteRequest) (x agentapi.Exec, err error) {
+	return x, c.call(ctx, http.MethodPost, "/complete", r, &x, time.Duration(r.WaitMS)*time.Millisecond)
+}
+
+// Cancel ends an execution.
+func (c *Client) Cancel(ctx context.Context, r agentapi.CancelRequest) (x agentapi.Exec, err error) {
+	return x, c.call(ctx, http.MethodPost, "/cancel", r, &x, 0)
+}
+
+// Lease gives a sign of life.
+func (c *Client) Lease(ctx context.Context) (l agentapi.LeaseReply, err error) {
+	return l, c.call(ctx, http.MethodPost, "/lease", nil, &l, 0)
+}
+
+// Logs returns the frames of an execution from a byte of the stream on. They end
+// when the execution has; the caller closes them.
+func (c *Client) Logs(ctx context.Context, exec ident.Exec, from int64) (io.ReadCloser, error) {
+	resp, err := c.do(ctx, http.MethodGet, "/logs/"+url.PathEscape(string(exec))+"?from="+strconv.FormatInt(from, 10), nil)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// Workspace lays an archive out in the workspace.
+func (c *Client) Workspace(ctx context.Context, r io.Reader) error {
+	resp, err := c.do(ctx, http.MethodPut, "/workspace", r)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// File returns a file of the workspace, or a folder as a tar archive; kind says
+// which. The caller closes it.
+func (c *Client) File(ctx context.Context, path string) (content io.ReadCloser, kind string, err error) {
+	resp, err := c.do(ctx, http.MethodGet, "/files?path="+url.QueryEscape(path), nil)
+	if err != nil {
+		return nil, "", err
+	}
+	return resp.Body, resp.Header.Get("X-Fragua-Kind"), nil
+}

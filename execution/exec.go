@@ -1,0 +1,156 @@
+package execution
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"strings"
+	"time"
+
+	"fragua.dev/fragua/contract/agentapi"
+	"fragua.dev/fragua/contract/authz"
+	"fragua.dev/fragua/contract/event"
+	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/contract/spec"
+	"fragua.dev/fragua/internal/sqldb"
+)
+
+// An Execution is one run of a command on a worker, as the API shows it.
+type Execution struct {
+	ID         ident.Exec   `json:"exec_id"`
+	Step       ident.Step   `json:"step_id"`
+	Job        ident.Job    `json:"job_id,omitempty"`
+	Worker     ident.Worker `json:"worker_id,omitempty"`
+	State      string       `json:"state" enum:"STARTED,COMPLETED,FAILED"`
+	Code       string       `json:"error_code,omitempty"`
+	Message    string       `json:"message,omitempty"`
+	Started    time.Time    `json:"started_at"`
+	Finished   *time.Time   `json:"finished_at,omitempty"`
+	DurationMS int64        `json:"duration_ms"`
+	spec.ExecResult
+}
+
+// An execution is an Execution with what only this room needs of it.
+type execution struct {
+	Execution
+	Tenant  ident.Tenant          `json:"tenant_id"`
+	Attempt int                   `json:"attempt"`
+	Fact    event.Event           `json:"fact,omitzero"`     // that told its end
+	Address string                `json:"address,omitempty"` // of a POST /exec: where it runs,
+	Request *agentapi.ExecRequest `json:"request,omitempty"` // and what was asked for
+	Hash    []byte                `json:"hash,omitempty"`
+}
+
+func executionOf(a *attempt, o outcome) execution {
+	x := execution{Execution: Execution{
+		ID: o.exec, Step: a.stepID(), Job: a.Start.Job, Worker: a.Start.Worker, State: agentapi.Completed,
+		Started: o.started, Finished: &o.at, DurationMS: o.ms(), ExecResult: o.result,
+	}, Tenant: a.Tenant, Attempt: a.Start.Attempt}
+	if o.code != "" {
+		x.State, x.Code, x.Message = agentapi.Failed, o.code, o.message
+	}
+	return x
+}
+
+func saveExec(tx *sqldb.Tx, x execution) error {
+	body, err := json.Marshal(x)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(`INSERT INTO exec (tenant, id, job, attempt, step, state, body) VALUES ($1, $2, $3, $4, $5, $6, $7)
+		ON CONFLICT (tenant, id) DO UPDATE SET state = excluded.state, body = excluded.body`,
+		string(x.Tenant), string(x.ID), string(x.Job), x.Attempt, string(x.Step), x.State, body)
+	return err
+}
+
+func decodeExec(row interface{ Scan(...any) error }) (execution, error) {
+	var (
+		body []byte
+		x    execution
+	)
+	if err := row.Scan(&body); err != nil {
+		return x, err
+	}
+	return x, json.Unmarshal(body, &x)
+}
+
+func (r *Room) readExec(ctx context.Context, t ident.Tenant, id ident.Exec) (execution, error) {
+	return decodeExec(r.db.QueryRow(ctx, `SELECT body FROM exec WHERE tenant = $1 AND id = $2`, string(t), string(id)))
+}
+
+// running is an execution that has not ended, for those who wait for it.
+type running struct {
+	printed chan struct{} // closed when its log is whole
+	done    chan struct{} // closed when its end is saved
+}
+
+func (r *Room) register(t ident.Tenant, id ident.Exec) *running {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	x := &running{make(chan struct{}), make(chan struct{})}
+	r.execs[execKey{t, id}] = x
+	return x
+}
+
+func (r *Room) finished(x execution) {
+	k := execKey{x.Tenant, x.ID}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if run := r.execs[k]; run != nil {
+		delete(r.execs, k)
+		close(run.done)
+	}
+}
+
+func (r *Room) runningExec(t ident.Tenant, id ident.Exec) *running {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.execs[execKey{t, id}]
+}
+
+// audit saves a decision that nothing else is saved with. It says whether it could.
+func (r *Room) audit(a authz.Answer) bool {
+	err := r.db.Write(r.ctx, func(tx *sqldb.Tx) error { return tx.Emit(a.Event) })
+	return err == nil
+}
+
+// cutRound takes the mark of a repeat off an event's id.
+func cutRound(id string) (first, round string, again bool) {
+	i := strings.LastIndex(id, ".r")
+	if i < 0 {
+		return id, "", false
+	}
+	return id[:i], id[i:], true
+}
+
+// overlay is two folders of migrations seen as one; names must differ.
+type overlay [2]fs.FS
+
+func (o overlay) Open(name string) (fs.File, error) {
+	f, err := o[0].Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return o[1].Open(name)
+	}
+	return f, err
+}
+
+// ReadDir lists both folders.
+func (o overlay) ReadDir(name string) ([]fs.DirEntry, error) {
+	a, err := fs.ReadDir(o[0], name)
+	if err != nil {
+		return nil, err
+	}
+	b, err := fs.ReadDir(o[1], name)
+	return append(a, b...), err
+}
+
+// Glob lists what matches in both folders.
+func (o overlay) Glob(pattern string) ([]string, error) {
+	a, err := fs.Glob(o[0], pattern)
+	if err != nil {
+		return nil, err
+	}
+	b, err := fs.Glob(o[1], pattern)
+	return append(a, b...), err
+}

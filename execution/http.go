@@ -1,0 +1,370 @@
+package execution
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"fragua.dev/fragua/contract/agentapi"
+	"fragua.dev/fragua/contract/authz"
+	"fragua.dev/fragua/contract/event"
+	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/contract/spec"
+	"fragua.dev/fragua/internal/httpapi"
+	"fragua.dev/fragua/internal/sqldb"
+)
+
+type (
+	execOrder struct {
+		Exec      ident.Exec        `json:"exec_id,omitempty" maxLength:"128" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]*$" doc:"Made by the platform unless given"`
+		Step      ident.Step        `json:"step_id" maxLength:"128" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]*$" doc:"The same again starts nothing, and answers the same execution"`
+		Job       ident.Job         `json:"job_id,omitempty" maxLength:"128" doc:"A running job, on whose worker the command runs"`
+		Worker    ident.Worker      `json:"worker_id,omitempty" maxLength:"128" doc:"A worker that POST /workers made, in the place of a job's"`
+		Name      string            `json:"name,omitempty" maxLength:"128"`
+		Command   []string          `json:"command" minItems:"1" maxItems:"4096" nullable:"false"`
+		Env       map[string]string `json:"env,omitempty"`
+		TimeoutMS int64             `json:"timeout_ms,omitempty" minimum:"1" maximum:"604800000"`
+	}
+	completeOrder struct {
+		Exec   ident.Exec `json:"exec_id" maxLength:"128"`
+		WaitMS int64      `json:"wait_ms,omitempty" minimum:"0" maximum:"30000" doc:"How long to wait for the end; 30000 unless given"`
+	}
+	execReply struct {
+		Status int
+		Body   Execution
+	}
+)
+
+// Routes adds the room's part of the API.
+func (r *Room) Routes(api huma.API) {
+	op := func(method, path, id, summary string) huma.Operation {
+		return huma.Operation{Method: method, Path: path, OperationID: id, Summary: summary, Tags: []string{"executions"}}
+	}
+	exec := op(http.MethodPost, "/exec", "exec", "Run a step")
+	exec.DefaultStatus = http.StatusCreated
+	huma.Register(api, exec, r.exec)
+	huma.Register(api, op(http.MethodPost, "/complete", "complete", "Wait for a step's end"), r.complete)
+	logs := op(http.MethodGet, "/logs/{exec_id}", "logs", "Stream an execution's log")
+	logs.Responses = map[string]*huma.Response{
+		"200": {Description: "The log", Content: map[string]*huma.MediaType{"text/plain": {}, "application/x-ndjson": {}, "text/event-stream": {}}},
+		"206": {Description: "The part that Range asks for", Content: map[string]*huma.MediaType{"text/plain": {}}},
+	}
+	huma.Register(api, logs, r.log)
+}
+
+func (r *Room) jobResource(t ident.Tenant, job ident.Job) authz.Resource {
+	return authz.Resource{Type: "Job", ID: string(job), Tenant: t, Attrs: map[string]any{"environment_permitted": true}}
+}
+
+// exec runs a command on the worker of a running job, or on one without a job.
+func (r *Room) exec(ctx context.Context, in *struct{ Body execOrder }) (*execReply, error) {
+	o, t := in.Body, authz.From(ctx).Tenant
+	var faults []spec.Fault
+	for _, f := range (spec.Job{Command: o.Command, Env: o.Env, TimeoutMS: o.TimeoutMS}).Validate() {
+		faults = append(faults, f)
+	}
+	for at, id := range map[string]string{"step_id": string(o.Step), "exec_id": string(o.Exec)} {
+		if !ident.Valid(id) && (at == "step_id" || id != "") {
+			faults = append(faults, spec.Fault{Path: at, Message: "want 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit"})
+		}
+	}
+	if o.Job == "" && o.Worker == "" {
+		faults = append(faults, spec.Fault{Path: "job_id", Message: "say where to run it: job_id or worker_id"})
+	}
+	if faults != nil {
+		return nil, httpapi.Invalid("body", faults)
+	}
+	asked, err := json.Marshal(o)
+	if err != nil {
+		return nil, err
+	}
+	hash := sha256.Sum256(asked)
+	old, err := r.execOfStep(ctx, t, o.Step)
+	if err == nil {
+		return r.same(ctx, old, hash[:])
+	}
+	if !errors.Is(err, sqldb.ErrNoRows) {
+		return nil, err
+	}
+	address, worker, job, attempt, err := r.place(ctx, t, o)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := r.gate.Ask(ctx, "Job::execute", r.jobResource(t, o.Job), nil)
+	if err != nil {
+		return nil, err
+	}
+	if o.Exec == "" {
+		o.Exec = ident.Exec(r.cfg.IDs("exe"))
+	}
+	if o.TimeoutMS == 0 {
+		o.TimeoutMS = spec.DefaultTimeoutMS
+	}
+	x := execution{
+		Execution: Execution{
+			ID: o.Exec, Step: o.Step, Job: o.Job, Worker: worker, State: agentapi.Started, Started: r.cfg.Now().UTC(),
+			ExecResult: spec.ExecResult{Artifacts: []spec.ArtifactRef{}},
+		},
+		Tenant: t, Address: address, Hash: hash[:],
+		Request: &agentapi.ExecRequest{
+			Exec: o.Exec, Step: o.Step, Job: job, Attempt: attempt, Name: o.Name, Command: o.Command, Env: o.Env, TimeoutMS: o.TimeoutMS,
+		},
+	}
+	var had *execution
+	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
+		had = nil
+		e, err := decodeExec(tx.QueryRow(`SELECT body FROM exec WHERE tenant = $1 AND step = $2 AND attempt = 0`, string(t), string(o.Step)))
+		if err == nil {
+			had = &e
+			return tx.Emit(answer.Event)
+		}
+		if !errors.Is(err, sqldb.ErrNoRows) {
+			return err
+		}
+		if _, err := decodeExec(tx.QueryRow(`SELECT body FROM exec WHERE tenant = $1 AND id = $2`, string(t), string(o.Exec))); err == nil {
+			return httpapi.Conflict("another execution has this exec_id")
+		}
+		if err := saveExec(tx, x); err != nil {
+			return err
+		}
+		return tx.Emit(answer.Event, x.began())
+	})
+	if err != nil {
+		return nil, err
+	}
+	if had != nil {
+		return r.same(ctx, *had, hash[:])
+	}
+	r.detach(x)
+	return &execReply{Status: http.StatusCreated, Body: x.Execution}, nil
+}
+
+func (r *Room) same(ctx context.Context, old execution, hash []byte) (*execReply, error) {
+	if err := r.gate.Pass(ctx, "Job::execute", r.jobResource(old.Tenant, old.Job)); err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(old.Hash, hash) {
+		return nil, httpapi.Conflict("another execution has this step_id")
+	}
+	return &execReply{Status: http.StatusOK, Body: old.Execution}, nil
+}
+
+func (r *Room) execOfStep(ctx context.Context, t ident.Tenant, s ident.Step) (execution, error) {
+	return decodeExec(r.db.QueryRow(ctx, `SELECT body FROM exec WHERE tenant = $1 AND step = $2 AND attempt = 0`, string(t), string(s)))
+}
+
+// place finds the worker that an order is for.
+func (r *Room) place(ctx context.Context, t ident.Tenant, o execOrder) (address string, w ident.Worker, job ident.Job, attempt int, err error) {
+	if o.Worker != "" {
+		err := r.db.QueryRow(ctx, `SELECT address FROM lone_worker WHERE tenant = $1 AND id = $2`, string(t), string(o.Worker)).Scan(&address)
+		if errors.Is(err, sqldb.ErrNoRows) {
+			err = httpapi.NotFound("worker")
+		}
+		return address, o.Worker, "", 0, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for k, w := range r.attempts {
+		if k.tenant == t && k.job == o.Job {
+			return w.a.Start.Address, w.a.Start.Worker, o.Job, k.attempt, nil
+		}
+	}
+	return "", "", "", 0, httpapi.NotFound("running job")
+}
+
+func (x *execution) about() event.About {
+	k := string(x.Job)
+	if k == "" {
+		k = string(x.Worker)
+	}
+	return event.About{Tenant: x.Tenant, Key: k, Twist: string(x.ID), At: x.Started}
+}
+
+func (x *execution) began() event.Event {
+	return event.StepStarted.Event(x.about(), event.StepBegin{Step: x.Step, Job: x.Job, Exec: x.ID, Index: -1, Try: 1, At: x.Started})
+}
+
+func (x *execution) ended() event.Event {
+	a := x.about()
+	a.At = *x.Finished
+	if x.State == agentapi.Completed {
+		return event.StepCompleted.Event(a, event.StepEnd{
+			Step: x.Step, ResultRef: string(x.ID), DurationMS: x.DurationMS, Job: x.Job, Exec: x.ID, Index: -1, Try: 1, Result: x.ExecResult, At: *x.Finished,
+		})
+	}
+	return event.StepFailed.Event(a, event.StepFault{
+		Step: x.Step, Code: x.Code, Message: x.Message, Job: x.Job, Exec: x.ID, Index: -1, Try: 1, Last: true,
+		DurationMS: x.DurationMS, Result: x.ExecResult, At: *x.Finished,
+	})
+}
+
+// detach runs an execution that belongs to no attempt.
+func (r *Room) detach(x execution) {
+	run := r.register(x.Tenant, x.ID)
+	r.wg.Go(func() {
+		agent := r.cfg.Dial(x.Address, x.Tenant, x.Worker)
+		defer agent.Close()
+		var ended agentapi.Exec
+		err := r.again(r.ctx, func() (err error) {
+			ended, err = agent.Exec(r.ctx, *x.Request)
+			return err
+		})
+		var logs *keptLog
+		if err == nil {
+			ended, logs, err = r.follow(r.ctx, agent, x.Tenant, ended)
+		}
+		if r.ctx.Err() != nil {
+			return
+		}
+		close(run.printed)
+		o := outcome{exec: x.ID, started: x.Started, at: r.cfg.Now().UTC(), result: spec.ExecResult{ExitCode: -1, Artifacts: []spec.ArtifactRef{}}}
+		if err != nil {
+			o.code, o.message = codeLost, err.Error()
+		} else {
+			o = (&attempt{Start: event.JobStart{Deadline: o.at.Add(time.Hour)}}).judge(ended)
+		}
+		x.State, x.Finished, x.DurationMS, x.ExecResult = agentapi.Completed, &o.at, o.ms(), o.result
+		if o.code != "" {
+			x.State, x.Code, x.Message = agentapi.Failed, o.code, o.message
+		}
+		x.Request = nil
+		x.Fact = x.ended()
+		err = r.db.Write(r.ctx, func(tx *sqldb.Tx) error {
+			if err := logs.save(tx); err != nil {
+				return err
+			}
+			if err := saveExec(tx, x); err != nil {
+				return err
+			}
+			return tx.Emit(x.Fact)
+		})
+		if err != nil && r.ctx.Err() == nil {
+			r.cfg.Log.Error("an execution's end cannot be saved", "exec_id", x.ID, "error", err)
+		}
+		logs.release()
+		r.finished(x)
+	})
+}
+
+// resumeExecs takes up the executions of POST /exec that had not ended.
+func (r *Room) resumeExecs(ctx context.Context) error {
+	rows, err := r.db.Query(ctx, `SELECT body FROM exec WHERE state = 'STARTED'`)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		x, err := decodeExec(rows)
+		if err != nil {
+			return err
+		}
+		if x.Request != nil && r.runningExec(x.Tenant, x.ID) == nil {
+			r.detach(x)
+		}
+	}
+	return rows.Err()
+}
+
+// lone remembers the worker that POST /workers made.
+func (r *Room) lone(ctx context.Context, e event.Event, d event.WorkerMade) error {
+	if d.Job != "" {
+		return nil
+	}
+	return r.db.Write(ctx, func(tx *sqldb.Tx) error {
+		_, err := tx.Exec(`INSERT INTO lone_worker (tenant, id, address) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, string(e.Tenant), string(d.Worker), d.Address)
+		return err
+	})
+}
+
+func (r *Room) forget(t ident.Tenant, w ident.Worker, job ident.Job) error {
+	if job != "" {
+		return nil
+	}
+	return r.db.Write(r.ctx, func(tx *sqldb.Tx) error {
+		_, err := tx.Exec(`DELETE FROM lone_worker WHERE tenant = $1 AND id = $2`, string(t), string(w))
+		return err
+	})
+}
+
+// complete waits for an execution's end, for a while.
+func (r *Room) complete(ctx context.Context, in *struct{ Body completeOrder }) (*execReply, error) {
+	t := authz.From(ctx).Tenant
+	run := r.runningExec(t, in.Body.Exec)
+	x, err := r.readExec(ctx, t, in.Body.Exec)
+	if errors.Is(err, sqldb.ErrNoRows) && run == nil {
+		return nil, httpapi.NotFound("execution")
+	}
+	if err != nil && !errors.Is(err, sqldb.ErrNoRows) {
+		return nil, err
+	}
+	if err := r.gate.Pass(ctx, "Job::execute", r.jobResource(t, x.Job)); err != nil {
+		return nil, err
+	}
+	if run != nil {
+		wait := time.Duration(in.Body.WaitMS) * time.Millisecond
+		if wait == 0 {
+			wait = agentapi.MaxWait * time.Millisecond
+		}
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-run.done:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		if x, err = r.readExec(ctx, t, in.Body.Exec); errors.Is(err, sqldb.ErrNoRows) {
+			x, err = execution{Execution: Execution{ID: in.Body.Exec, State: agentapi.Started, ExecResult: spec.ExecResult{Artifacts: []spec.ArtifactRef{}}}}, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	out := &execReply{Status: http.StatusOK, Body: x.Execution}
+	if x.State == agentapi.Started {
+		out.Status = http.StatusAccepted
+	}
+	return out, nil
+}
+
+func (r *Room) log(ctx context.Context, in *struct {
+	ID     string `path:"exec_id" maxLength:"128"`
+	Follow bool   `query:"follow" doc:"Go on until the step ends"`
+	Tail   int64  `query:"tail" minimum:"0" maximum:"1000000" doc:"Only the last lines"`
+	From   int64  `query:"from" minimum:"0" doc:"From this line on"`
+	To     int64  `query:"to" minimum:"0" doc:"Up to this line"`
+}) (*huma.StreamResponse, error) {
+	t, id := authz.From(ctx).Tenant, ident.Exec(in.ID)
+	run := r.runningExec(t, id)
+	x, err := r.readExec(ctx, t, id)
+	if errors.Is(err, sqldb.ErrNoRows) && run == nil {
+		return nil, httpapi.NotFound("execution")
+	}
+	if err != nil && !errors.Is(err, sqldb.ErrNoRows) {
+		return nil, err
+	}
+	if err := r.gate.Pass(ctx, "Job::read", r.jobResource(t, x.Job)); err != nil {
+		return nil, err
+	}
+	over := func() bool {
+		if run == nil {
+			return true
+		}
+		select {
+		case <-run.done:
+			return true
+		default:
+			return false
+		}
+	}
+	return &huma.StreamResponse{Body: func(c huma.Context) {
+		req, w := humago.Unwrap(c)
+		r.logs.Serve(w, req, t, id, over)
+	}}, nil
+}

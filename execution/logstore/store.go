@@ -1,0 +1,152 @@
+package logstore
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/internal/sqldb"
+)
+
+//go:embed schema/*.sql
+var schemaFiles embed.FS
+
+// Schema holds the migrations of the tables that the store keeps in its room's
+// database.
+var Schema = func() fs.FS {
+	sub, err := fs.Sub(schemaFiles, "schema")
+	if err != nil {
+		panic(err) // the folder is embedded above
+	}
+	return sub
+}()
+
+// Config is what a Store is made of.
+type Config struct {
+	DB  *sqldb.DB // of the room; it holds Schema
+	Dir string    // for the files of long logs
+	Now func() time.Time
+	Log *slog.Logger
+}
+
+// Store keeps logs.
+type Store struct {
+	cfg  Config
+	code codec
+	mu   sync.Mutex
+	live map[key]*Writer
+}
+
+type key struct {
+	tenant ident.Tenant
+	exec   ident.Exec
+}
+
+// Open returns the store in a folder, which it makes.
+func Open(cfg Config) (*Store, error) {
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("logstore: %w", err)
+	}
+	code, err := newCodec()
+	if err != nil {
+		return nil, fmt.Errorf("logstore: %w", err)
+	}
+	return &Store{cfg: cfg, code: code, live: map[key]*Writer{}}, nil
+}
+
+// Close closes the files of logs that are being written.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.live {
+		w.log.close()
+		w.log.release()
+	}
+	s.live = nil
+	return nil
+}
+
+func (s *Store) file(t ident.Tenant, e ident.Exec) string {
+	return filepath.Join(s.cfg.Dir, string(t), string(e)+".flog")
+}
+
+// Writer returns the writer of an execution's log, which goes on after what is
+// durable of it already. There is one for each execution.
+func (s *Store) Writer(t ident.Tenant, e ident.Exec) (*Writer, error) {
+	if !ident.Valid(string(t)) || !ident.Valid(string(e)) {
+		return nil, errors.New("logstore: not a name")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.live == nil {
+		return nil, errors.New("logstore: closed")
+	}
+	k := key{t, e}
+	if w := s.live[k]; w != nil {
+		return w, nil
+	}
+	w := &Writer{store: s, key: k, log: &log{dec: s.code.dec, grown: make(chan struct{})}}
+	f, err := os.OpenFile(s.file(t, e), os.O_RDWR, 0)
+	switch {
+	case err == nil:
+		chunks, end, err := scan(f)
+		if err == nil {
+			err = f.Truncate(end)
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("logstore: %w", err), f.Close())
+		}
+		w.log.file, w.log.chunks, w.end = f, chunks, end
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("logstore: %w", err)
+	}
+	w.log.use()
+	s.live[k] = w
+	return w, nil
+}
+
+// find returns a log for reading, an empty one if there is none; the caller
+// releases it.
+func (s *Store) find(ctx context.Context, t ident.Tenant, e ident.Exec) (*log, error) {
+	s.mu.Lock()
+	w := s.live[key{t, e}]
+	if w != nil {
+		w.log.use()
+	}
+	s.mu.Unlock()
+	if w != nil {
+		return w.log, nil
+	}
+	var inline []byte
+	err := s.cfg.DB.QueryRow(ctx, `SELECT inline FROM log WHERE tenant = $1 AND exec = $2`, string(t), string(e)).Scan(&inline)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return &log{dec: s.code.dec, over: true, grown: make(chan struct{}), users: 1}, nil
+	case err != nil:
+		return nil, fmt.Errorf("logstore: %w", err)
+	case inline != nil:
+		raw, err := s.code.dec.DecodeAll(inline, nil)
+		if err != nil {
+			return nil, fmt.Errorf("logstore: %w", err)
+		}
+		return &log{dec: s.code.dec, tail: raw, over: true, grown: make(chan struct{}), users: 1}, nil
+	}
+	f, err := os.Open(s.file(t, e))
+	if err != nil {
+		return nil, fmt.Errorf("logstore: %w", err)
+	}
+	chunks, _, err := scan(f)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("logstore: %w", err), f.Close())
+	}
+	return &log{dec: s.code.dec, file: f, chunks: chunks, over: true, grown: make(chan struct{}), users: 1}, nil
+}

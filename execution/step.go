@@ -1,0 +1,154 @@
+package execution
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"fragua.dev/fragua/contract/agentapi"
+	"fragua.dev/fragua/contract/event"
+	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/contract/spec"
+	"fragua.dev/fragua/execution/agentclient"
+	"fragua.dev/fragua/execution/logstore"
+	"fragua.dev/fragua/internal/sqldb"
+)
+
+// drain is how long the last words of a step that was called off are waited for:
+// longer than the worker's grace.
+const drain = 8 * time.Second
+
+// step runs the current try of the current step. It returns how that ended, how to
+// save its log, and the fact that it began unless that is saved already.
+func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []event.Event) {
+	a, now := w.a, w.room.cfg.Now
+	o = outcome{started: now(), at: now(), result: spec.ExecResult{ExitCode: -1, Artifacts: []spec.ArtifactRef{}}}
+	if c, off := w.off(); off {
+		o.code, o.message = c.code, c.reason
+		return o, nil, nil
+	}
+	if !now().Before(a.Start.Deadline) && !a.Begun {
+		o.code, o.message, o.retryable = codeDeadline, "the job ran longer than its timeout", true
+		return o, nil, nil
+	}
+	var x agentapi.Exec
+	err := w.retry(func(ctx context.Context) (err error) {
+		x, err = w.agent.Exec(ctx, a.request(secrets, now()))
+		return err
+	})
+	if err != nil {
+		o.code, o.message = codeLost, "the worker did not take the step: "+err.Error()
+		return o, nil, nil
+	}
+	o.started, o.exec = x.Started, x.Exec
+	running := w.room.register(a.Tenant, x.Exec)
+	type end struct {
+		x    agentapi.Exec
+		logs *keptLog
+		err  error
+	}
+	ended := make(chan end, 1)
+	w.room.wg.Go(func() {
+		x, logs, err := w.room.follow(w.ctx, w.agent, a.Tenant, x)
+		close(running.printed)
+		ended <- end{x, logs, err}
+	})
+	began := a.began
+	t := time.NewTimer(coalesce)
+	defer t.Stop()
+	var e end
+	select {
+	case e = <-ended:
+		if !a.Begun {
+			pre = append(pre, began(x.Started))
+		}
+	case <-t.C:
+		if !a.Begun {
+			w.save(nil, began(x.Started))
+		}
+		e = <-ended
+	}
+	if e.err != nil {
+		o.at = now()
+		o.code, o.message = codeLost, e.err.Error()
+		return o, e.logs, pre
+	}
+	return a.judge(e.x), e.logs, pre
+}
+
+// follow keeps the log of an execution until its end, and asks how that was. When
+// ctx ends, what is still printed is waited for, for a while.
+func (r *Room) follow(ctx context.Context, agent Agent, t ident.Tenant, x agentapi.Exec) (agentapi.Exec, *keptLog, error) {
+	patient, cancel := context.WithCancel(r.ctx)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(drain, cancel) })()
+	logs, err := r.logs.Writer(t, x.Exec)
+	if err != nil {
+		return x, nil, fmt.Errorf("its log cannot be kept: %w", err)
+	}
+	copied := r.again(ctx, func() error {
+		stream, err := agent.Logs(patient, x.Exec, logs.Offset())
+		if err != nil {
+			return err
+		}
+		defer stream.Close()
+		return logs.Copy(patient, stream)
+	})
+	err = copied
+	for err == nil {
+		err = r.again(ctx, func() (err error) {
+			x, err = agent.Complete(patient, agentapi.CompleteRequest{Exec: x.Exec, WaitMS: agentapi.MaxWait})
+			return err
+		})
+		if x.State != agentapi.Started {
+			break
+		}
+	}
+	if r.ctx.Err() != nil {
+		return x, nil, r.ctx.Err() // the next process goes on from what is kept
+	}
+	index, _, ferr := logs.Finish(r.ctx, copied == nil)
+	return x, &keptLog{index, logs}, errors.Join(err, ferr)
+}
+
+// keptLog is a log that is whole, and waits for its row.
+type keptLog struct {
+	index  func(*sqldb.Tx) error
+	writer *logstore.Writer
+}
+
+func (l *keptLog) save(tx *sqldb.Tx) error {
+	if l == nil || l.index == nil {
+		return nil
+	}
+	return l.index(tx)
+}
+
+// release lets go of the log when its row is saved.
+func (l *keptLog) release() {
+	if l != nil {
+		l.writer.Release()
+	}
+}
+
+// again calls fn until it succeeds, ctx ends, or it failed for too long.
+func (r *Room) again(ctx context.Context, fn func() error) error {
+	since := r.cfg.Now()
+	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		began := r.cfg.Now()
+		err := fn()
+		if err == nil || ctx.Err() != nil || errors.Is(err, agentclient.ErrRefused) {
+			return err
+		}
+		if r.cfg.Now().Sub(began) > time.Second {
+			since, pause = r.cfg.Now(), 20*time.Millisecond // it went well for a while
+		}
+		if r.cfg.Now().Sub(since) > lostAfter {
+			return fmt.Errorf("the worker did not answer for %v: %w", lostAfter, err)
+		}
+		if !sleep(ctx, pause) {
+			return err
+		}
+	}
+}

@@ -1,0 +1,66 @@
+package httpapi
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"fragua.dev/fragua/contract/authz"
+	"fragua.dev/fragua/internal/sqldb"
+)
+
+// A Gate asks, for a room, whether the caller may do something. DB is the room's
+// own: the decision is kept with what it was about.
+type Gate struct {
+	Decider authz.Decider
+	DB      *sqldb.DB
+}
+
+// met are the obligations that hold for every call of every room: the tenant of
+// all that is read and written is the token's.
+var met = map[string]bool{"limit_to_tenant": true}
+
+// Ask asks before something is written. A denial is committed here, and is a 403.
+// The event of a permit is the caller's to emit, in its own transaction.
+func (g Gate) Ask(ctx context.Context, action string, res authz.Resource, attrs map[string]any) (authz.Answer, error) {
+	a := g.Decider.Decide(ctx, authz.Question{
+		Principal: authz.From(ctx), Action: action, Resource: res, Context: attrs,
+		TraceParent: TraceParent(ctx), Correlation: Correlation(ctx),
+	})
+	if a.Permit {
+		for _, o := range a.Obligations {
+			if !met[o] { // the decider denies these by itself: one that does not must not open the door
+				return authz.Answer{DecisionID: a.DecisionID}, denied(a, "an obligation cannot be met here: "+o)
+			}
+		}
+		return a, nil
+	}
+	return a, g.Deny(ctx, a)
+}
+
+// Deny commits a denial and answers 403. Rooms call it by themselves where they
+// find a reason that no policy can know.
+func (g Gate) Deny(ctx context.Context, a authz.Answer) error {
+	if err := g.DB.Write(ctx, func(tx *sqldb.Tx) error { return tx.Emit(a.Event) }); err != nil {
+		return fmt.Errorf("keep a denial: %w", err)
+	}
+	return denied(a, a.Reason)
+}
+
+// Pass asks before something is read, and commits the decision.
+func (g Gate) Pass(ctx context.Context, action string, res authz.Resource) error {
+	a, err := g.Ask(ctx, action, res, nil)
+	if err != nil {
+		return err
+	}
+	if err := g.DB.Write(ctx, func(tx *sqldb.Tx) error { return tx.Emit(a.Event) }); err != nil {
+		return fmt.Errorf("keep a decision: %w", err)
+	}
+	return nil
+}
+
+func denied(a authz.Answer, reason string) error {
+	p := problem(http.StatusForbidden, "denied: "+shorten(reason, maxMessage))
+	p.Decision = a.DecisionID
+	return p
+}

@@ -1,0 +1,76 @@
+package httpapi
+
+import (
+	"io"
+	"net/http"
+	"strings"
+)
+
+// writer makes an error in plain text, as the mux and http.Error write it, into
+// a problem, and remembers whether the answer has begun.
+type writer struct {
+	http.ResponseWriter
+	status   int
+	swallow  bool   // what follows is the text that was replaced
+	headOnly func() // of a HEAD: ends the handler once its header is written
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *writer) WriteHeader(status int) {
+	if status < 200 { // 100 and 103 come before the answer
+		w.ResponseWriter.WriteHeader(status)
+		return
+	}
+	if w.status != 0 {
+		return
+	}
+	w.status = status
+	if status >= 400 && strings.HasPrefix(w.Header().Get("Content-Type"), "text/plain") {
+		w.swallow = true
+		w.Header().Set("Cache-Control", "no-store") // http.Error has taken it away
+		problem(status, details[status]).write(&writer{ResponseWriter: w.ResponseWriter})
+	} else {
+		w.ResponseWriter.WriteHeader(status)
+	}
+	if w.headOnly != nil {
+		w.headOnly()
+	}
+}
+
+var details = map[int]string{
+	http.StatusNotFound:         "no such path",
+	http.StatusMethodNotAllowed: "this path does not know the method; Allow says which it knows",
+}
+
+func (w *writer) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	if w.swallow {
+		return len(p), nil
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+// ReadFrom lets a file go to the connection without passing through this process.
+func (w *writer) ReadFrom(r io.Reader) (int64, error) {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	if from, ok := w.ResponseWriter.(io.ReaderFrom); ok && !w.swallow {
+		return from.ReadFrom(r)
+	}
+	return io.Copy(onlyWrite{w}, r)
+}
+
+type onlyWrite struct{ io.Writer }
+
+// Flush sends what is written so far.
+func (w *writer) Flush() {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	_ = http.NewResponseController(w.ResponseWriter).Flush() // a writer that cannot flush does not hold back either
+}

@@ -1,0 +1,227 @@
+package orchestration
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"fragua.dev/fragua/contract/authz"
+	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/contract/spec"
+	"fragua.dev/fragua/internal/httpapi"
+	"fragua.dev/fragua/internal/sqldb"
+)
+
+type (
+	pipelineOrder struct {
+		ID   ident.Pipeline `json:"pipeline_id,omitempty" maxLength:"128" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]*$" doc:"Made by the platform unless given"`
+		Spec spec.Pipeline  `json:"spec"`
+	}
+	pipelineReply struct {
+		Status   int
+		Location string `header:"Location"`
+		Body     Pipeline
+	}
+	pipelinePage struct {
+		Body struct {
+			Items []Pipeline `json:"items" nullable:"false"`
+			Next  string     `json:"next_cursor,omitempty"`
+		}
+	}
+)
+
+func (r *Room) pipelineRoutes(api huma.API) {
+	create := operation(http.MethodPost, "/pipelines", "create-pipeline", "Create a pipeline", "pipelines")
+	create.DefaultStatus = http.StatusCreated
+	huma.Register(api, create, func(ctx context.Context, in *struct{ Body pipelineOrder }) (*pipelineReply, error) {
+		return r.createPipeline(ctx, in.Body)
+	})
+	huma.Register(api, operation(http.MethodGet, "/pipelines", "list-pipelines", "Pipelines, by id", "pipelines"), r.listPipelines)
+	huma.Register(api, operation(http.MethodGet, "/pipelines/{id}", "get-pipeline", "A pipeline and its state", "pipelines"), func(ctx context.Context, in *struct {
+		PathID
+		Version int `query:"version" minimum:"0" doc:"The newest unless given"`
+	}) (*pipelineReply, error) {
+		p, err := r.readPipeline(ctx, in.ID, in.Version)
+		if err != nil {
+			return nil, err
+		}
+		if err := r.gate.Pass(ctx, "Pipeline::read", pipelineResource(p)); err != nil {
+			return nil, err
+		}
+		return &pipelineReply{Status: http.StatusOK, Body: p.Pipeline}, nil
+	})
+	huma.Register(api, operation(http.MethodPut, "/pipelines/{id}", "update-pipeline", "Make a new version of a pipeline", "pipelines"), func(ctx context.Context, in *struct {
+		PathID
+		Body struct {
+			Spec spec.Pipeline `json:"spec"`
+		}
+	}) (*pipelineReply, error) {
+		return r.updatePipeline(ctx, in.ID, in.Body.Spec)
+	})
+}
+
+func pipelineResource(p *pipeline) authz.Resource {
+	return authz.Resource{Type: "Pipeline", ID: string(p.ID), Tenant: p.Tenant, Attrs: map[string]any{"owner": p.Owner, "environment": ""}}
+}
+
+func pipelineFaults(s spec.Pipeline) error {
+	faults := s.Validate()
+	if faults == nil {
+		return nil
+	}
+	return httpapi.Invalid("body.spec", faults)
+}
+
+func insertPipeline(tx *sqldb.Tx, p *pipeline, hash []byte) error {
+	body, err := encode(p)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(`INSERT INTO pipeline (tenant, id, version, latest, name, owner, created_ms, hash, spec) VALUES ($1, $2, $3, 1, $4, $5, $6, $7, $8)`,
+		string(p.Tenant), string(p.ID), p.Version, p.Name, p.Owner, p.Created.UnixMilli(), hash, body)
+	return err
+}
+
+func latestPipeline(tx *sqldb.Tx, t ident.Tenant, id ident.Pipeline) (p *pipeline, hash []byte, err error) {
+	p = &pipeline{}
+	if err := decode(tx.QueryRow(`SELECT spec FROM pipeline WHERE tenant = $1 AND id = $2 AND latest = 1`, string(t), string(id)), p); err != nil {
+		return nil, nil, err
+	}
+	err = tx.QueryRow(`SELECT hash FROM pipeline WHERE tenant = $1 AND id = $2 AND version = $3`, string(t), string(id), p.Version).Scan(&hash)
+	return p, hash, err
+}
+
+// readPipeline returns a version of a pipeline, the newest for 0, with the state of
+// its newest run.
+func (r *Room) readPipeline(ctx context.Context, id string, version int) (*pipeline, error) {
+	t := authz.From(ctx).Tenant
+	p := &pipeline{}
+	err := decode(r.db.QueryRow(ctx, `SELECT spec FROM pipeline WHERE tenant = $1 AND id = $2 AND (latest = 1 AND $3 = 0 OR version = $3)`, string(t), id, version), p)
+	if errors.Is(err, errAbsent) {
+		return nil, httpapi.NotFound("pipeline")
+	}
+	if err != nil {
+		return nil, err
+	}
+	var last run
+	err = decode(r.db.QueryRow(ctx, `SELECT body FROM run WHERE tenant = $1 AND pipeline = $2 ORDER BY created_ms DESC, id DESC LIMIT 1`, string(t), id), &last)
+	if err == nil {
+		p.State, p.LastRun = last.State, last.ID
+	} else if !errors.Is(err, errAbsent) {
+		return nil, err
+	}
+	return p, nil
+}
+
+// createPipeline makes the first version; the same again answers the newest.
+func (r *Room) createPipeline(ctx context.Context, o pipelineOrder) (*pipelineReply, error) {
+	if o.ID != "" && !ident.Valid(string(o.ID)) {
+		return nil, httpapi.Invalid("body", []spec.Fault{{Path: "pipeline_id", Message: "want 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit"}})
+	}
+	if err := pipelineFaults(o.Spec); err != nil {
+		return nil, err
+	}
+	who := authz.From(ctx)
+	p := &pipeline{Pipeline{ID: o.ID, Tenant: who.Tenant, Version: 1, Name: o.Spec.Name, Spec: o.Spec, Owner: who.Sub, Created: r.cfg.Now().UTC()}}
+	if p.ID == "" {
+		p.ID = ident.Pipeline(r.cfg.IDs("pl"))
+	}
+	answer, err := r.gate.Ask(ctx, "Pipeline::create", pipelineResource(p), nil)
+	if err != nil {
+		return nil, err
+	}
+	hash, fresh := fingerprint(o.Spec), false
+	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
+		old, had, err := latestPipeline(tx, who.Tenant, p.ID)
+		switch {
+		case errors.Is(err, errAbsent):
+			fresh = true
+			if err := insertPipeline(tx, p, hash); err != nil {
+				return err
+			}
+		case err != nil:
+			return err
+		case !bytes.Equal(had, hash):
+			return httpapi.Conflict("another pipeline has this pipeline_id; PUT /pipelines/{id} makes a new version of it")
+		default:
+			p, fresh = old, false
+		}
+		return tx.Emit(answer.Event)
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := &pipelineReply{Status: http.StatusOK, Location: "/pipelines/" + string(p.ID), Body: p.Pipeline}
+	if fresh {
+		out.Status = http.StatusCreated
+	}
+	return out, nil
+}
+
+// updatePipeline makes a new version, unless the newest is the same.
+func (r *Room) updatePipeline(ctx context.Context, id string, s spec.Pipeline) (*pipelineReply, error) {
+	p, err := r.readPipeline(ctx, id, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := pipelineFaults(s); err != nil {
+		return nil, err
+	}
+	answer, err := r.gate.Ask(ctx, "Pipeline::update", pipelineResource(p), nil)
+	if err != nil {
+		return nil, err
+	}
+	hash := fingerprint(s)
+	var out *pipeline
+	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
+		old, had, err := latestPipeline(tx, p.Tenant, p.ID)
+		if err != nil {
+			return err
+		}
+		if bytes.Equal(had, hash) {
+			out = old
+			return tx.Emit(answer.Event)
+		}
+		out = &pipeline{Pipeline{ID: p.ID, Tenant: p.Tenant, Version: old.Version + 1, Name: s.Name, Spec: s, Owner: old.Owner, Created: r.cfg.Now().UTC()}}
+		if _, err := tx.Exec(`UPDATE pipeline SET latest = 0 WHERE tenant = $1 AND id = $2 AND version = $3`, string(p.Tenant), string(p.ID), old.Version); err != nil {
+			return err
+		}
+		if err := insertPipeline(tx, out, hash); err != nil {
+			return err
+		}
+		return tx.Emit(answer.Event)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &pipelineReply{Status: http.StatusOK, Body: out.Pipeline}, nil
+}
+
+func (r *Room) listPipelines(ctx context.Context, in *httpapi.Page) (*pipelinePage, error) {
+	t := authz.From(ctx).Tenant
+	if err := r.gate.Pass(ctx, "Pipeline::read", authz.Resource{Type: "Pipeline", ID: "*", Tenant: t}); err != nil {
+		return nil, err
+	}
+	rows, err := r.db.Query(ctx, `SELECT spec FROM pipeline WHERE tenant = $1 AND latest = 1 AND id > $2 ORDER BY id LIMIT $3`, string(t), in.Cursor, in.Limit+1)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := &pipelinePage{}
+	out.Body.Items = []Pipeline{}
+	for rows.Next() {
+		var p pipeline
+		if err := decode(rows, &p); err != nil {
+			return nil, err
+		}
+		if len(out.Body.Items) == in.Limit {
+			out.Body.Next = string(out.Body.Items[in.Limit-1].ID)
+			break
+		}
+		out.Body.Items = append(out.Body.Items, p.Pipeline)
+	}
+	return out, rows.Err()
+}

@@ -1,0 +1,373 @@
+package orchestration
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"fragua.dev/fragua/contract/authz"
+	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/contract/spec"
+	"fragua.dev/fragua/internal/httpapi"
+	"fragua.dev/fragua/internal/sqldb"
+)
+
+type (
+	runReply struct {
+		Status   int
+		Location string `header:"Location"`
+		Body     Run
+	}
+	runPage struct {
+		Body struct {
+			Items []Run  `json:"items" nullable:"false"`
+			Next  string `json:"next_cursor,omitempty"`
+		}
+	}
+)
+
+func (r *Room) runRoutes(api huma.API) {
+	create := operation(http.MethodPost, "/pipelines/{id}/runs", "run-pipeline", "Run a pipeline", "runs")
+	create.DefaultStatus = http.StatusCreated
+	huma.Register(api, create, func(ctx context.Context, in *struct {
+		PathID
+		Body *runOrder
+	}) (*runReply, error) {
+		o := runOrder{}
+		if in.Body != nil {
+			o = *in.Body
+		}
+		return r.createRun(ctx, in.ID, o)
+	})
+	huma.Register(api, operation(http.MethodGet, "/pipelines/{id}/runs", "list-runs", "Runs of a pipeline, newest first", "runs"), r.listRuns)
+	huma.Register(api, operation(http.MethodGet, "/runs/{id}", "get-run", "A run and its jobs", "runs"), func(ctx context.Context, in *PathID) (*runReply, error) {
+		run, err := r.readRun(ctx, in.ID)
+		if err != nil {
+			return nil, err
+		}
+		if err := r.gate.Pass(ctx, "Pipeline::read", runResource(run)); err != nil {
+			return nil, err
+		}
+		return r.runView(ctx, run, http.StatusOK)
+	})
+	huma.Register(api, operation(http.MethodPost, "/runs/{id}/cancel", "cancel-run", "Cancel what has not ended of a run", "runs"), func(ctx context.Context, in *struct {
+		PathID
+		Body *struct {
+			Reason string `json:"reason,omitempty" maxLength:"1024"`
+		}
+	}) (*runReply, error) {
+		reason := ""
+		if in.Body != nil {
+			reason = in.Body.Reason
+		}
+		return r.cancelRun(ctx, in.ID, reason)
+	})
+	huma.Register(api, operation(http.MethodPost, "/runs/{id}/retry", "retry-run", "Run again what failed, and what depends on it", "runs"), func(ctx context.Context, in *PathID) (*runReply, error) {
+		return r.retryRun(ctx, in.ID)
+	})
+}
+
+func runResource(x *run) authz.Resource {
+	return authz.Resource{Type: "Pipeline", ID: string(x.Pipeline), Tenant: x.Tenant, Attrs: map[string]any{"owner": x.Owner, "environment": ""}}
+}
+
+func (r *Room) readRun(ctx context.Context, id string) (*run, error) {
+	x := &run{}
+	err := decode(r.db.QueryRow(ctx, `SELECT body FROM run WHERE tenant = $1 AND id = $2`, string(authz.From(ctx).Tenant), id), x)
+	if errors.Is(err, errAbsent) {
+		return nil, httpapi.NotFound("run")
+	}
+	return x, err
+}
+
+// runView fills in how the jobs stand now.
+func (r *Room) runView(ctx context.Context, x *run, status int) (*runReply, error) {
+	rows, err := r.db.Query(ctx, `SELECT id, state FROM job WHERE tenant = $1 AND run = $2`, string(x.Tenant), string(x.ID))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	states := map[ident.Job]State{}
+	for rows.Next() {
+		var (
+			id ident.Job
+			s  State
+		)
+		if err := rows.Scan(&id, &s); err != nil {
+			return nil, err
+		}
+		states[id] = s
+	}
+	now := map[string]State{}
+	for i, m := range x.Jobs {
+		x.Jobs[i].State, now[m.Name] = states[m.Job], states[m.Job]
+	}
+	if x.Finished == nil {
+		if x.State = aggregate(now); x.State.ended() {
+			x.State = Running // it is being undone, or about to end
+		}
+	}
+	return &runReply{Status: status, Location: "/runs/" + string(x.ID), Body: x.Run}, rows.Err()
+}
+
+func (r *Room) createRun(ctx context.Context, id string, o runOrder) (*runReply, error) {
+	p, err := r.readPipeline(ctx, id, 0)
+	if err != nil {
+		return nil, err
+	}
+	var faults []spec.Fault
+	if o.Run != "" && !ident.Valid(string(o.Run)) {
+		faults = append(faults, spec.Fault{Path: "run_id", Message: "want 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit"})
+	}
+	for i, name := range o.Jobs {
+		if _, ok := p.Spec.Jobs[name]; !ok {
+			faults = append(faults, spec.Fault{Path: fmt.Sprintf("jobs[%d]", i), Message: "the pipeline has no such job"})
+		}
+	}
+	for _, f := range (spec.Pipeline{Name: "x", Env: o.Env}).Validate() {
+		if f.Path != "jobs" {
+			faults = append(faults, f)
+		}
+	}
+	if faults != nil {
+		return nil, httpapi.Invalid("body", faults)
+	}
+	answer, err := r.gate.Ask(ctx, "Pipeline::execute", pipelineResource(p), nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.full(); err != nil {
+		return nil, err
+	}
+	x, jobs := r.newRun(ctx, p, o)
+	hash, fresh := fingerprint(p.ID, o.Env, o.Jobs), false
+	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
+		fresh = false
+		old, err := loadRun(tx, x.Tenant, x.ID)
+		if err == nil {
+			var had []byte
+			if err := tx.QueryRow(`SELECT hash FROM run WHERE tenant = $1 AND id = $2`, string(x.Tenant), string(x.ID)).Scan(&had); err != nil {
+				return err
+			}
+			if !bytes.Equal(had, hash) {
+				return httpapi.Conflict("another run has this run_id")
+			}
+			x = old
+			return tx.Emit(answer.Event)
+		}
+		if !errors.Is(err, errAbsent) {
+			return err
+		}
+		fresh = true
+		if err := insertRun(tx, x, hash); err != nil {
+			return err
+		}
+		if err := tx.Emit(answer.Event, x.began(x.Created)); err != nil {
+			return err
+		}
+		return r.begin(tx, jobs, x.Created)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !fresh {
+		return r.runView(ctx, x, http.StatusOK)
+	}
+	r.live.Add(int64(len(jobs)))
+	return r.runView(ctx, x, http.StatusCreated)
+}
+
+func (r *Room) listRuns(ctx context.Context, in *struct {
+	PathID
+	httpapi.Page
+}) (*runPage, error) {
+	p, err := r.readPipeline(ctx, in.ID, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.gate.Pass(ctx, "Pipeline::read", pipelineResource(p)); err != nil {
+		return nil, err
+	}
+	ms, id := int64(1<<62), ""
+	if in.Cursor != "" {
+		if ms, id, err = cursor(in.Cursor); err != nil {
+			return nil, err
+		}
+	}
+	rows, err := r.db.Query(ctx, `SELECT body FROM run WHERE tenant = $1 AND pipeline = $2 AND (created_ms, id) < ($3, $4) ORDER BY created_ms DESC, id DESC LIMIT $5`,
+		string(p.Tenant), string(p.ID), ms, id, in.Limit+1)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := &runPage{}
+	out.Body.Items = []Run{}
+	for rows.Next() {
+		var x run
+		if err := decode(rows, &x); err != nil {
+			return nil, err
+		}
+		if len(out.Body.Items) == in.Limit {
+			last := out.Body.Items[in.Limit-1]
+			out.Body.Next = place(last.Created.UnixMilli(), string(last.ID))
+			break
+		}
+		out.Body.Items = append(out.Body.Items, x.Run)
+	}
+	return out, rows.Err()
+}
+
+// cancelRun calls off every job of a run that has not ended; jobs that undo the
+// run's work go on.
+func (r *Room) cancelRun(ctx context.Context, id, reason string) (*runReply, error) {
+	x, err := r.readRun(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if reason == "" {
+		reason = "the run was cancelled by " + authz.From(ctx).Sub
+	}
+	answer, err := r.gate.Ask(ctx, "Pipeline::execute", runResource(x), nil)
+	if err != nil {
+		return nil, err
+	}
+	ended := 0
+	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
+		ended = 0
+		now := r.cfg.Now().UTC()
+		if x, err = loadRun(tx, x.Tenant, x.ID); err != nil {
+			return err
+		}
+		if err := tx.Emit(answer.Event); err != nil {
+			return err
+		}
+		if x.Finished != nil {
+			if x.State != Cancelled {
+				return httpapi.Conflict("the run has ended: " + string(x.State))
+			}
+			return nil
+		}
+		all, err := members(tx, x.Tenant, x.ID)
+		if err != nil {
+			return err
+		}
+		for _, m := range x.Jobs {
+			j := all[m.Job]
+			if j.over() {
+				continue
+			}
+			facts, err := j.cancel(now, reason)
+			if err != nil {
+				return err
+			}
+			if err := saveJob(tx, j, now); err != nil {
+				return err
+			}
+			if err := tx.Emit(facts...); err != nil {
+				return err
+			}
+			ended++
+		}
+		e, _, err := r.advance(tx, x.Tenant, x.ID, now)
+		ended += e
+		if err != nil {
+			return err
+		}
+		x, err = loadRun(tx, x.Tenant, x.ID)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.live.Add(int64(-ended))
+	return r.runView(ctx, x, http.StatusOK)
+}
+
+// retryRun runs again what did not succeed or was undone, and what needs it, as
+// new jobs of the same run.
+func (r *Room) retryRun(ctx context.Context, id string) (*runReply, error) {
+	x, err := r.readRun(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := r.gate.Ask(ctx, "Pipeline::execute", runResource(x), nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.full(); err != nil {
+		return nil, err
+	}
+	began := 0
+	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
+		now := r.cfg.Now().UTC()
+		began = 0
+		var err error
+		if x, err = loadRun(tx, x.Tenant, x.ID); err != nil {
+			return err
+		}
+		if x.Finished == nil {
+			return httpapi.Conflict("the run has not ended")
+		}
+		if x.State == Succeeded {
+			return httpapi.Conflict("the run has succeeded; run the pipeline to run it again")
+		}
+		all, err := members(tx, x.Tenant, x.ID)
+		if err != nil {
+			return err
+		}
+		jobs, err := r.renew(tx, x, all, now)
+		if err != nil {
+			return err
+		}
+		x.State, x.Finished, x.Undoing, x.Attempts = Pending, nil, nil, x.Attempts+1
+		began = len(jobs)
+		if err := saveRun(tx, x); err != nil {
+			return err
+		}
+		if err := tx.Emit(answer.Event, x.began(now)); err != nil {
+			return err
+		}
+		return r.begin(tx, jobs, now)
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.live.Add(int64(began))
+	return r.runView(ctx, x, http.StatusOK)
+}
+
+// renew makes new jobs for those of a run that have to run again.
+func (r *Room) renew(tx *sqldb.Tx, x *run, all map[ident.Job]*job, now time.Time) ([]*job, error) {
+	states, undone := map[string]State{}, map[string]bool{}
+	for _, m := range x.Jobs {
+		states[m.Name] = all[m.Job].State
+	}
+	for _, u := range x.Undoing {
+		undone[u.Name] = true
+	}
+	again := rerun(x.Jobs, states, undone)
+	var out []*job
+	for i, m := range x.Jobs {
+		if !again[m.Name] {
+			continue
+		}
+		old := all[m.Job]
+		waits := false
+		for _, need := range m.Needs {
+			waits = waits || again[need]
+		}
+		j := r.memberJob(x, m.Name, old.Spec, waits, now)
+		j.RetryOf, old.RetriedBy = old.ID, j.ID
+		if err := saveJob(tx, old, now); err != nil {
+			return nil, err
+		}
+		x.Jobs[i].Job = j.ID
+		out = append(out, j)
+	}
+	return out, nil
+}

@@ -1,0 +1,155 @@
+package orchestration
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/internal/sqldb"
+)
+
+//go:embed schema/*.sql
+var schemaFiles embed.FS
+
+func schema() fs.FS {
+	sub, err := fs.Sub(schemaFiles, "schema")
+	if err != nil {
+		panic(err) // the folder is embedded above
+	}
+	return sub
+}
+
+// errAbsent says that there is no such row, for this tenant.
+var errAbsent = errors.New("not there")
+
+// fingerprint tells whether two requests ask for the same.
+func fingerprint(parts ...any) []byte {
+	h := sha256.New()
+	e := json.NewEncoder(h)
+	for _, p := range parts {
+		if err := e.Encode(p); err != nil {
+			panic(fmt.Sprintf("orchestration: %v", err)) // our own types
+		}
+	}
+	return h.Sum(nil)
+}
+
+func decode[T any](row interface{ Scan(...any) error }, into *T) error {
+	var body []byte
+	err := row.Scan(&body)
+	if errors.Is(err, sql.ErrNoRows) {
+		return errAbsent
+	}
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(body, into)
+}
+
+// encode writes a row's body without escaping <, > and &.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return b.Bytes(), err
+}
+
+func loadJob(tx *sqldb.Tx, t ident.Tenant, id ident.Job) (*job, error) {
+	j := &job{}
+	return j, decode(tx.QueryRow(`SELECT body FROM job WHERE tenant = $1 AND id = $2`, string(t), string(id)), j)
+}
+
+func (r *Room) readJob(ctx context.Context, t ident.Tenant, id ident.Job) (*job, error) {
+	j := &job{}
+	return j, decode(r.db.QueryRow(ctx, `SELECT body FROM job WHERE tenant = $1 AND id = $2`, string(t), string(id)), j)
+}
+
+func live(j *job) int {
+	if j.over() {
+		return 0
+	}
+	return 1
+}
+
+// due returns when the reconciler should look at a job that was saved now.
+func (j *job) due(now time.Time) time.Time {
+	if j.State == Pending && !j.RetryAt.IsZero() && j.Occupied == 0 && j.RetryAt.After(now) {
+		return j.RetryAt
+	}
+	return now.Add(staleAfter << min(j.Round, 5))
+}
+
+func insertJob(tx *sqldb.Tx, j *job, hash []byte, now time.Time) error {
+	j.Due = j.due(now)
+	body, err := encode(j)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(`INSERT INTO job (tenant, id, run, pipeline, state, live, created_ms, due_ms, hash, body)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+		string(j.Tenant), string(j.ID), string(j.Run), string(j.Pipeline), string(j.State), live(j), j.Created.UnixMilli(), j.Due.UnixMilli(), hash, body)
+	return err
+}
+
+func saveJob(tx *sqldb.Tx, j *job, now time.Time) error {
+	j.Due = j.due(now)
+	body, err := encode(j)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(`UPDATE job SET state = $1, live = $2, due_ms = $3, body = $4 WHERE tenant = $5 AND id = $6`,
+		string(j.State), live(j), j.Due.UnixMilli(), body, string(j.Tenant), string(j.ID))
+	return err
+}
+
+func loadRun(tx *sqldb.Tx, t ident.Tenant, id ident.Run) (*run, error) {
+	r := &run{}
+	return r, decode(tx.QueryRow(`SELECT body FROM run WHERE tenant = $1 AND id = $2`, string(t), string(id)), r)
+}
+
+func insertRun(tx *sqldb.Tx, r *run, hash []byte) error {
+	body, err := encode(r)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(`INSERT INTO run (tenant, id, pipeline, state, created_ms, hash, body) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+		string(r.Tenant), string(r.ID), string(r.Pipeline), string(r.State), r.Created.UnixMilli(), hash, body)
+	return err
+}
+
+func saveRun(tx *sqldb.Tx, r *run) error {
+	body, err := encode(r)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(`UPDATE run SET state = $1, body = $2 WHERE tenant = $3 AND id = $4`,
+		string(r.State), body, string(r.Tenant), string(r.ID))
+	return err
+}
+
+// members returns all jobs of a run, of earlier tries too.
+func members(tx *sqldb.Tx, t ident.Tenant, id ident.Run) (map[ident.Job]*job, error) {
+	rows, err := tx.Query(`SELECT body FROM job WHERE tenant = $1 AND run = $2`, string(t), string(id))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := map[ident.Job]*job{}
+	for rows.Next() {
+		j := &job{}
+		if err := decode(rows, j); err != nil {
+			return nil, err
+		}
+		out[j.ID] = j
+	}
+	return out, rows.Err()
+}

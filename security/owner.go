@@ -1,0 +1,83 @@
+package security
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"fragua.dev/fragua/contract/event"
+	"fragua.dev/fragua/internal/sqldb"
+)
+
+// The owner is whoever may read the file with the owner's token.
+const (
+	ownerSub = "owner"
+	ownerTTL = 10 * 365 * 24 * time.Hour
+	ownerMin = 30 * 24 * time.Hour // a token with less left is made again at start
+)
+
+// ensureOwner sees to it that the owner's file holds a good token.
+func (r *Room) ensureOwner(ctx context.Context) error {
+	text, err := readPrivate(r.cfg.OwnerToken)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("owner's token: %w", err)
+	}
+	if err == nil {
+		p, err := r.Verify(ctx, strings.TrimSpace(string(text)))
+		if err == nil && p.Tenant == Home && slices.Contains(p.Scopes, "*") && p.Expires.Sub(r.cfg.Now()) > ownerMin {
+			return nil
+		}
+	}
+	token, _, err := r.mint(ctx, r.claim(ownerSub, Home, []string{"*"}, ownerTTL), ownerSub)
+	if err != nil {
+		return fmt.Errorf("owner's token: %w", err)
+	}
+	if err := writePrivate(r.cfg.OwnerToken, []byte(token+"\n")); err != nil {
+		return fmt.Errorf("owner's token: %w", err)
+	}
+	return nil
+}
+
+// mint signs a token and notes that it was made, so that it can be revoked.
+func (r *Room) mint(ctx context.Context, c claims, maker string, facts ...event.Event) (string, claims, error) {
+	token, err := r.issuer.sign(c)
+	if err != nil {
+		return "", c, err
+	}
+	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
+		_, err := tx.Exec(`INSERT INTO token (tenant, id, sub, maker, scopes, created_ms, expires_ms) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+			c.Tenant, c.ID, c.Subject, maker, strings.Join(c.Scopes, " "), c.IssuedAt*1000, c.Expires*1000)
+		if err == nil {
+			err = tx.Emit(facts...)
+		}
+		return err
+	})
+	if err != nil {
+		return "", c, fmt.Errorf("note a token: %w", err)
+	}
+	return token, c, nil
+}
+
+// loadRevoked reads which tokens are refused though they have not expired.
+func (r *Room) loadRevoked(ctx context.Context) error {
+	rows, err := r.db.Query(ctx, `SELECT id, expires_ms FROM token WHERE revoked_ms > 0 AND expires_ms > $1`, r.cfg.Now().UnixMilli())
+	if err != nil {
+		return fmt.Errorf("revoked tokens: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var (
+			id string
+			ms int64
+		)
+		if err := rows.Scan(&id, &ms); err != nil {
+			return fmt.Errorf("revoked tokens: %w", err)
+		}
+		r.tokens.revoke(id, time.UnixMilli(ms))
+	}
+	return rows.Err()
+}

@@ -1,0 +1,250 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"fragua.dev/fragua/contract/authz"
+	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/contract/identity"
+	"fragua.dev/fragua/contract/spec"
+	"fragua.dev/fragua/internal/httpapi"
+	"fragua.dev/fragua/internal/sqldb"
+	"fragua.dev/fragua/worker/provider"
+)
+
+type (
+	workerOrder struct {
+		Worker   ident.Worker     `json:"worker_id,omitempty" maxLength:"128" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]*$" doc:"Made by the platform unless given"`
+		Provider string           `json:"provider_id" maxLength:"128" doc:"process, docker, kubernetes"`
+		Runtime  spec.RuntimeSpec `json:"runtime_spec"`
+	}
+	workerPath struct {
+		ID string `path:"id" maxLength:"128"`
+	}
+	workerReply struct {
+		Status   int
+		Location string `header:"Location"`
+		Body     Worker
+	}
+	workerPage struct {
+		Body struct {
+			Items []Worker `json:"items" nullable:"false"`
+			Next  string   `json:"next_cursor,omitempty"`
+		}
+	}
+)
+
+// Routes adds the room's part of the API.
+func (r *Room) Routes(api huma.API) {
+	op := func(method, path, id, summary string) huma.Operation {
+		return huma.Operation{Method: method, Path: path, OperationID: id, Summary: summary, Tags: []string{"workers"}}
+	}
+	create := op(http.MethodPost, "/workers", "create-worker", "Create a worker")
+	create.DefaultStatus = http.StatusCreated
+	huma.Register(api, create, r.create)
+	huma.Register(api, op(http.MethodGet, "/workers", "list-workers", "Workers, by id"), r.list)
+	huma.Register(api, op(http.MethodGet, "/workers/{id}", "get-worker", "A worker"), func(ctx context.Context, in *workerPath) (*workerReply, error) {
+		w, err := r.visible(ctx, in.ID)
+		if err != nil {
+			return nil, err
+		}
+		return &workerReply{Status: http.StatusOK, Body: w.Worker}, r.gate.Pass(ctx, "Worker::read", r.resource(w))
+	})
+	huma.Register(api, op(http.MethodDelete, "/workers/{id}", "terminate-worker", "Terminate a worker"), r.remove)
+	logs := op(http.MethodGet, "/workers/{id}/logs", "worker-logs", "Logs of a worker")
+	logs.Responses = map[string]*huma.Response{"200": {Description: "What the worker itself said", Content: map[string]*huma.MediaType{"text/plain": {}}}}
+	huma.Register(api, logs, r.logs)
+}
+
+// visible returns a worker of the caller's tenant.
+func (r *Room) visible(ctx context.Context, id string) (*worker, error) {
+	w, err := r.read(ctx, authz.From(ctx).Tenant, ident.Worker(id))
+	if errors.Is(err, errAbsent) {
+		return nil, httpapi.NotFound("worker")
+	}
+	return w, err
+}
+
+// create makes a worker without a job: for POST /exec, until it is deleted or
+// nobody called it for an hour.
+func (r *Room) create(ctx context.Context, in *struct{ Body workerOrder }) (*workerReply, error) {
+	o := in.Body
+	p := authz.From(ctx)
+	var faults []spec.Fault
+	if o.Worker != "" && !ident.Valid(string(o.Worker)) {
+		faults = append(faults, spec.Fault{Path: "worker_id", Message: "want 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit"})
+	}
+	if o.Provider != r.cfg.Provider.Kind() {
+		faults = append(faults, spec.Fault{Path: "provider_id", Message: "no such provider here; there is " + r.cfg.Provider.Kind()})
+	}
+	if faults != nil {
+		return nil, httpapi.Invalid("body", faults)
+	}
+	w := &worker{Worker: Worker{
+		ID: o.Worker, Tenant: p.Tenant, State: Creating, Provider: o.Provider, Runtime: o.Runtime, Created: r.cfg.Now().UTC(),
+	}, Correlation: httpapi.Correlation(ctx), Trace: httpapi.TraceParent(ctx)}
+	if w.ID == "" {
+		w.ID = ident.Worker(r.cfg.IDs("wrk"))
+	}
+	if len(r.cfg.Nodes) > 0 {
+		w.Node = r.cfg.Nodes[0]
+	}
+	w.Identity = identity.Worker(w.Tenant, w.ID)
+	answer, err := r.gate.Ask(ctx, "Worker::create", r.resource(w), nil)
+	if err != nil {
+		return nil, err
+	}
+	// The wish is saved first: of many identical calls one makes the worker.
+	var old *worker
+	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
+		var err error
+		if old, err = load(tx, w.Tenant, w.ID); err == nil {
+			return tx.Emit(answer.Event)
+		}
+		old = nil
+		if !errors.Is(err, errAbsent) {
+			return err
+		}
+		if err := save(tx, w, w.Created.Add(createTime)); err != nil {
+			return err
+		}
+		return tx.Emit(answer.Event)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if old != nil {
+		if old.Provider != w.Provider || !sameRuntime(old.Runtime, w.Runtime) || old.Job != "" {
+			return nil, httpapi.Conflict("another worker has this worker_id")
+		}
+		return &workerReply{Status: http.StatusOK, Body: old.Worker}, nil
+	}
+	failure := r.make(ctx, w, lone)
+	err = r.db.Write(context.WithoutCancel(ctx), func(tx *sqldb.Tx) error {
+		now := r.cfg.Now().UTC()
+		fact := w.ready(now)
+		if failure != nil {
+			fact = w.fail(now, failure.Error())
+		}
+		if err := save(tx, w, now.Add(staleAfter)); err != nil {
+			return err
+		}
+		return tx.Emit(fact)
+	})
+	if err == nil && errors.Is(failure, provider.ErrCapacity) {
+		err = httpapi.TooMany(createTime, "this machine has no room for another worker now")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &workerReply{Status: http.StatusCreated, Location: "/workers/" + string(w.ID), Body: w.Worker}, nil
+}
+
+func sameRuntime(a, b spec.RuntimeSpec) bool {
+	if a.Image != b.Image || a.Limits != b.Limits || len(a.Labels) != len(b.Labels) ||
+		!slices.Equal(a.Tolerations, b.Tolerations) || !slices.Equal(a.SecretRefs, b.SecretRefs) {
+		return false
+	}
+	for k, v := range a.Labels {
+		if b.Labels[k] != v {
+			return false
+		}
+	}
+	return true
+}
+
+// remove ends a worker; one that has ended is answered as it is.
+func (r *Room) remove(ctx context.Context, in *workerPath) (*workerReply, error) {
+	w, err := r.visible(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := r.gate.Ask(ctx, "Worker::terminate", r.resource(w), nil)
+	if err != nil {
+		return nil, err
+	}
+	asked := false
+	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
+		if w, err = load(tx, w.Tenant, w.ID); err != nil {
+			return err
+		}
+		if asked = w.State == Running; asked {
+			w.State, w.Reason = Terminating, "ended by "+authz.From(ctx).Sub
+			if err := save(tx, w, r.cfg.Now()); err != nil {
+				return err
+			}
+		}
+		return tx.Emit(answer.Event)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if asked {
+		r.terminate(w.Tenant, w.ID, grace)
+	}
+	return &workerReply{Status: http.StatusOK, Body: w.Worker}, nil
+}
+
+func (r *Room) list(ctx context.Context, in *struct {
+	httpapi.Page
+	State string `query:"state" enum:"CREATING,RUNNING,TERMINATING,TERMINATED,FAILED"`
+	All   bool   `query:"all" doc:"Those that have ended too"`
+}) (*workerPage, error) {
+	t := authz.From(ctx).Tenant
+	if err := r.gate.Pass(ctx, "Worker::read", authz.Resource{Type: "Worker", ID: "*", Tenant: t, Attrs: map[string]any{"provider_id": r.cfg.Provider.Kind(), "namespace": "", "provider_authorized": true}}); err != nil {
+		return nil, err
+	}
+	where := "live = 1 AND +tenant = $1" // the index of those that live, not the key of all
+	if in.All || in.State == string(Terminated) || in.State == string(Failed) {
+		where = "tenant = $1"
+	}
+	rows, err := r.db.Query(ctx, `SELECT body FROM worker WHERE `+where+` AND id > $2 AND ($3 = '' OR state = $3) ORDER BY id LIMIT $4`,
+		string(t), in.Cursor, in.State, in.Limit+1)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := &workerPage{}
+	out.Body.Items = []Worker{}
+	for rows.Next() {
+		w, err := decode(rows)
+		if err != nil {
+			return nil, err
+		}
+		if len(out.Body.Items) == in.Limit {
+			out.Body.Next = string(out.Body.Items[in.Limit-1].ID)
+			break
+		}
+		out.Body.Items = append(out.Body.Items, w.Worker)
+	}
+	return out, rows.Err()
+}
+
+func (r *Room) logs(ctx context.Context, in *workerPath) (*huma.StreamResponse, error) {
+	w, err := r.visible(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.gate.Pass(ctx, "Worker::logs", r.resource(w)); err != nil {
+		return nil, err
+	}
+	said, err := r.cfg.Provider.Logs(ctx, w.ID)
+	if err != nil && !errors.Is(err, provider.ErrGone) {
+		return nil, err
+	}
+	return &huma.StreamResponse{Body: func(c huma.Context) {
+		c.SetHeader("Content-Type", "text/plain; charset=utf-8")
+		c.SetHeader("X-Content-Type-Options", "nosniff")
+		if said == nil { // it has ended, and what it said went with it
+			return
+		}
+		defer said.Close()
+		io.Copy(c.BodyWriter(), said) // an error here is the reader's, who has gone
+	}}, nil
+}

@@ -1,0 +1,201 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"fragua.dev/fragua/contract/authz"
+	"fragua.dev/fragua/contract/event"
+	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/internal/sqldb"
+	"fragua.dev/fragua/worker/provider"
+)
+
+// assigned makes the worker of an assignment. Nothing is written before the
+// worker is there: if this process is killed, the assignment comes again, and the
+// provider has ended what nobody recorded.
+func (r *Room) assigned(ctx context.Context, e event.Event, a event.Assignment) error {
+	if !r.nodes[a.Node] {
+		return nil // another worker room's node
+	}
+	w := of(e, a, r.cfg.Now().UTC())
+	switch _, err := r.read(ctx, w.Tenant, w.ID); {
+	case err == nil:
+		return nil
+	case !errors.Is(err, errAbsent):
+		return err
+	}
+	var reason string
+	err := r.db.QueryRow(ctx, `SELECT reason FROM tombstone WHERE tenant = $1 AND job = $2 AND attempt = $3`,
+		string(w.Tenant), string(w.Job), w.Attempt).Scan(&reason)
+	switch {
+	case err == nil:
+		return r.refuse(ctx, w, authz.Answer{}, reason+" before it had a worker")
+	case !errors.Is(err, sqldb.ErrNoRows):
+		return err
+	}
+	answer := r.cfg.Decider.Decide(ctx, authz.Question{
+		Principal: r.service(w.Tenant), Action: "Worker::create", Resource: r.resource(w), TraceParent: w.Trace, Correlation: w.Correlation,
+	})
+	if !answer.Permit {
+		return r.refuse(ctx, w, answer, "not permitted: "+answer.Reason)
+	}
+	if err := r.make(ctx, w, lease); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		return r.refuse(ctx, w, answer, err.Error())
+	}
+	return r.db.Write(ctx, func(tx *sqldb.Tx) error {
+		now := r.cfg.Now().UTC()
+		if err := save(tx, w, now.Add(staleAfter)); err != nil {
+			return err
+		}
+		return tx.Emit(answer.Event, w.ready(now))
+	})
+}
+
+// service is the room's own principal, at work for a tenant.
+func (r *Room) service(t ident.Tenant) authz.Principal {
+	p := r.cfg.Principal
+	p.Tenant = t
+	return p
+}
+
+func (r *Room) resource(w *worker) authz.Resource {
+	return authz.Resource{Type: "Worker", ID: string(w.ID), Tenant: w.Tenant, Attrs: map[string]any{
+		"provider_id": w.Provider, "namespace": "", "provider_authorized": w.Provider == r.cfg.Provider.Kind(),
+	}}
+}
+
+// make has the provider make w, and tries again while it has no capacity.
+func (r *Room) make(ctx context.Context, w *worker, ttl time.Duration) error {
+	for try := 1; ; try++ {
+		err := r.once(ctx, w, ttl)
+		if err == nil || errors.Is(err, provider.ErrSpec) || try == createTry || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-time.After(jitter(50 * time.Millisecond << try)):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (r *Room) once(ctx context.Context, w *worker, ttl time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, createTime)
+	defer cancel()
+	made, err := r.cfg.Provider.Create(ctx, provider.Request{Worker: w.ID, Tenant: w.Tenant, Job: w.Job, Attempt: w.Attempt, Runtime: w.Runtime})
+	if err != nil {
+		return err
+	}
+	cert, err := r.cfg.Authority.Issue(ctx, w.Identity, certTTL)
+	if err == nil {
+		err = r.cfg.Provider.ConfigureSecurity(ctx, w.ID, provider.Security{Certificate: cert, Roots: r.roots, Client: r.cfg.Client, Lease: ttl})
+	}
+	if err != nil {
+		r.cfg.Provider.Terminate(context.WithoutCancel(ctx), w.ID, 0) // best effort: the error is the one to tell
+		return err
+	}
+	w.State, w.Address, w.Handle = Running, made.Address, made.Handle
+	return nil
+}
+
+// refuse answers an assignment that gets no worker.
+func (r *Room) refuse(ctx context.Context, w *worker, answer authz.Answer, reason string) error {
+	return r.db.Write(ctx, func(tx *sqldb.Tx) error {
+		now := r.cfg.Now().UTC()
+		fact := w.fail(now, reason)
+		if err := save(tx, w, now); err != nil {
+			return err
+		}
+		return tx.Emit(answer.Event, fact)
+	})
+}
+
+// jobOver ends the worker of an attempt that is over. When nothing runs in it any
+// more, that is done at once; otherwise the wish is saved first.
+func (r *Room) jobOver(ctx context.Context, t ident.Tenant, job ident.Job, attempt int, reason string, quiet bool) error {
+	w, err := decode(r.db.QueryRow(ctx, `SELECT body FROM worker WHERE tenant = $1 AND job = $2 AND job <> '' AND attempt = $3`,
+		string(t), string(job), attempt))
+	if errors.Is(err, errAbsent) {
+		return r.bury(ctx, t, job, attempt, reason)
+	}
+	if err != nil || w.State != Running {
+		return err
+	}
+	if quiet {
+		return r.finish(ctx, w, grace)
+	}
+	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
+		w, err := load(tx, w.Tenant, w.ID)
+		if err != nil || w.State != Running {
+			return err
+		}
+		w.State, w.Reason = Terminating, reason
+		return save(tx, w, r.cfg.Now())
+	})
+	if err == nil {
+		r.terminate(w.Tenant, w.ID, grace)
+	}
+	return err
+}
+
+// bury remembers that an attempt is over that never had a worker.
+func (r *Room) bury(ctx context.Context, t ident.Tenant, job ident.Job, attempt int, reason string) error {
+	return r.db.Write(ctx, func(tx *sqldb.Tx) error {
+		_, err := tx.Exec(`INSERT INTO tombstone (tenant, job, attempt, reason, at_ms) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`,
+			string(t), string(job), attempt, reason, r.cfg.Now().UnixMilli())
+		return err
+	})
+}
+
+// terminate ends a worker in the background, until that is done.
+func (r *Room) terminate(t ident.Tenant, id ident.Worker, grace time.Duration) {
+	r.wg.Go(func() {
+		select {
+		case r.ending <- struct{}{}:
+			defer func() { <-r.ending }()
+		case <-r.ctx.Done():
+			return
+		}
+		for pause := 100 * time.Millisecond; r.ctx.Err() == nil; pause = min(2*pause, 10*time.Second) {
+			w, err := r.read(r.ctx, t, id)
+			if err == nil {
+				err = r.finish(r.ctx, w, grace)
+			}
+			if err == nil || errors.Is(err, errAbsent) {
+				return
+			}
+			if r.ctx.Err() == nil {
+				r.cfg.Log.Error("a worker cannot be ended", "worker_id", id, "error", err)
+			}
+			select {
+			case <-time.After(jitter(pause)):
+			case <-r.ctx.Done():
+			}
+		}
+	})
+}
+
+// finish ends a worker and saves that it ended.
+func (r *Room) finish(ctx context.Context, w *worker, grace time.Duration) error {
+	code, err := r.cfg.Provider.Terminate(ctx, w.ID, grace)
+	if err != nil && !errors.Is(err, provider.ErrGone) {
+		return err
+	}
+	return r.db.Write(ctx, func(tx *sqldb.Tx) error {
+		w, err := load(tx, w.Tenant, w.ID)
+		if err != nil || w.over() {
+			return err
+		}
+		now := r.cfg.Now().UTC()
+		fact := w.end(now, code)
+		if err := save(tx, w, now); err != nil {
+			return err
+		}
+		return tx.Emit(fact)
+	})
+}

@@ -1,0 +1,125 @@
+package process
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/worker/provider"
+)
+
+const lookEvery = 250 * time.Millisecond // at an adopted agent, which is nobody's child here
+
+// Adopt takes over the agents that an earlier process recorded, and ends whatever
+// else works in this provider's folder.
+func (p *Provider) Adopt(ctx context.Context, known []provider.Made) ([]ident.Worker, error) {
+	var alive []ident.Worker
+	keep := map[string]bool{}
+	spared := map[int]bool{}
+	for _, m := range known {
+		pid, ok := living(m.Handle)
+		if !ok {
+			continue
+		}
+		w := &worker{req: provider.Request{Worker: m.Worker, Tenant: m.Tenant}, made: m, taken: true, pid: pid}
+		p.mu.Lock()
+		p.workers[m.Worker] = w
+		p.mu.Unlock()
+		alive = append(alive, m.Worker)
+		keep[string(m.Worker)], spared[pid] = true, true
+		p.wg.Go(func() { p.follow(w) })
+	}
+	names, err := os.ReadDir(p.cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range names {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		name := n.Name()
+		switch {
+		case keep[name]:
+			continue
+		case strings.HasPrefix(name, "agent-"):
+			continue
+		case n.IsDir():
+			p.endOf(ident.Worker(name))
+			if err := os.RemoveAll(filepath.Join(p.cfg.Dir, name)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	p.endAgents(spared)
+	logs, _ := filepath.Glob(filepath.Join(p.cfg.Dir, "agent-*")) // the pattern is well formed
+	for _, f := range logs {
+		if !p.mine(f) {
+			os.Remove(f)
+		}
+	}
+	return alive, nil
+}
+
+// mine says whether a log is that of an agent that lives.
+func (p *Provider) mine(file string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, w := range p.workers {
+		if w.pid != 0 && p.said(w.pid) == file {
+			return true
+		}
+	}
+	for _, a := range p.idle {
+		if p.said(a.pid) == file {
+			return true
+		}
+	}
+	return false
+}
+
+// endOf ends what a worker left that nobody knows any more.
+func (p *Provider) endOf(id ident.Worker) { endTree(0, p.cfg.Dir, id) }
+
+// endAgents ends agents of an earlier process that have no worker on record: they
+// work in this provider's folder itself.
+func (p *Provider) endAgents(spared map[int]bool) {
+	p.mu.Lock()
+	for _, a := range p.idle {
+		spared[a.pid] = true
+	}
+	p.mu.Unlock()
+	for _, c := range allProcs() {
+		cwd, err := os.Readlink("/proc/" + itoa(c.pid) + "/cwd")
+		if err != nil || cwd != p.cfg.Dir || spared[c.pid] || c.pid == os.Getpid() || c.ppid == os.Getpid() {
+			continue
+		}
+		if _, agent := living(handle(c.pid)); agent {
+			for _, v := range hunt(c.pid, func(proc) bool { return false }) {
+				kill(v.pid)
+			}
+		}
+	}
+}
+
+// follow watches an adopted agent until it ends.
+func (p *Provider) follow(w *worker) {
+	t := time.NewTicker(lookEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-p.quit:
+			return
+		}
+		if p.find(w.req.Worker) != w {
+			return
+		}
+		if _, ok := living(w.made.Handle); !ok {
+			p.died(w, w.pid, "its process ended")
+			return
+		}
+	}
+}

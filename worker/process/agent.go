@@ -1,0 +1,178 @@
+package process
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fragua.dev/fragua/contract/agentapi"
+)
+
+// agent is one agent process that this process started.
+type agent struct {
+	pid     int
+	handle  string
+	address string
+	control net.Conn
+	reports chan agentapi.Report // answers to orders
+	gone    chan struct{}        // closed when the process has ended
+	parked  time.Time
+
+	mu  sync.Mutex
+	job *worker // whose end is to be told when the process dies
+}
+
+// start starts an agent, and waits until it is ready.
+func (p *Provider) start(ctx context.Context) (*agent, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	theirs := os.NewFile(uintptr(fds[1]), "control")
+	defer theirs.Close()
+	mine := os.NewFile(uintptr(fds[0]), "control")
+	conn, err := net.FileConn(mine)
+	mine.Close()
+	if err != nil {
+		return nil, err
+	}
+	words, err := os.CreateTemp(p.cfg.Dir, "agent-new-*")
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	defer words.Close()
+	cmd := exec.Command(p.cfg.Command[0], p.cfg.Command[1:]...)
+	// Nothing of the server's own environment but PATH, which steps need.
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "GOMAXPROCS=2", "GOGC=200"}
+	cmd.Dir, cmd.Stdout, cmd.Stderr = p.cfg.Dir, words, words
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		conn.Close()
+		os.Remove(words.Name())
+		return nil, err
+	}
+	a := &agent{pid: cmd.Process.Pid, control: conn, reports: make(chan agentapi.Report, 4), gone: make(chan struct{})}
+	a.handle = handle(a.pid)
+	if err := os.Rename(words.Name(), p.said(a.pid)); err != nil {
+		p.cfg.Log.Warn("an agent's words cannot be kept", "error", err)
+	}
+	p.wg.Go(a.listen)
+	go p.watch(a, cmd)
+	select {
+	case r := <-a.reports:
+		a.address = r.Address
+		return a, nil
+	case <-a.gone:
+		return nil, errors.New("an agent ended before it was ready")
+	case <-ctx.Done():
+		a.kill()
+		return nil, fmt.Errorf("an agent did not get ready: %w", ctx.Err())
+	}
+}
+
+// listen hands an agent's reports on, until its end.
+func (a *agent) listen() {
+	defer close(a.reports)
+	in := bufio.NewScanner(a.control)
+	for in.Scan() {
+		var r agentapi.Report
+		if json.Unmarshal(in.Bytes(), &r) != nil {
+			return // not an agent any more
+		}
+		select {
+		case a.reports <- r:
+		case <-a.gone:
+			return
+		}
+	}
+}
+
+// watch waits for the end of an agent, and ends what it left.
+func (p *Provider) watch(a *agent, cmd *exec.Cmd) {
+	err := cmd.Wait()
+	close(a.gone)
+	a.control.Close()
+	os.Remove(p.said(a.pid))
+	a.mu.Lock()
+	w := a.job
+	a.job = nil
+	a.mu.Unlock()
+	if w == nil {
+		return
+	}
+	reason := "its process ended"
+	if err != nil {
+		reason = "its process ended: " + err.Error()
+	}
+	p.died(w, a.pid, reason)
+}
+
+func (a *agent) reserve(w *worker) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.job = w
+}
+
+// release has the end of the process no longer told.
+func (a *agent) release() { a.reserve(nil) }
+
+func (a *agent) alive() bool {
+	select {
+	case <-a.gone:
+		return false
+	default:
+		return true
+	}
+}
+
+// ask gives an order, and waits for its report.
+func (a *agent) ask(ctx context.Context, o agentapi.Order) (agentapi.Report, error) {
+	b, err := json.Marshal(o)
+	if err != nil {
+		return agentapi.Report{}, err
+	}
+	if d, ok := ctx.Deadline(); ok {
+		a.control.SetWriteDeadline(d)
+	}
+	if _, err := a.control.Write(append(b, '\n')); err != nil {
+		return agentapi.Report{}, fmt.Errorf("the agent takes no orders: %w", err)
+	}
+	for {
+		select {
+		case r, ok := <-a.reports:
+			if !ok {
+				return r, errors.New("the agent ended")
+			}
+			if r.Worker == o.Worker {
+				return r, nil
+			}
+		case <-ctx.Done():
+			return agentapi.Report{}, fmt.Errorf("the agent does not answer: %w", ctx.Err())
+		}
+	}
+}
+
+// dismiss ends an idle agent.
+func (a *agent) dismiss() { a.control.Close() }
+
+// kill ends an agent at once.
+func (a *agent) kill() {
+	if a.alive() {
+		syscall.Kill(a.pid, syscall.SIGKILL)
+	}
+	a.control.Close()
+}

@@ -1,0 +1,191 @@
+package process_test
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"fragua.dev/fragua/contract/agentapi"
+	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/execution/agent"
+	"fragua.dev/fragua/worker/process"
+	"fragua.dev/fragua/worker/provider"
+	"fragua.dev/fragua/worker/provider/providertest"
+)
+
+// TestMain lets this program be the agent, as cmd/fragua does.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "agent" {
+		os.Exit(agent.Main(nil, slog.New(slog.NewTextHandler(os.Stderr, nil))))
+	}
+	os.Exit(m.Run())
+}
+
+func open(t testing.TB, dir string) *process.Provider {
+	t.Helper()
+	p, err := process.New(process.Config{Dir: dir, Command: []string{"/proc/self/exe", "agent"}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return p
+}
+
+func TestProvider(t *testing.T) {
+	providertest.Run(t, func(t *testing.T) provider.Provider { return open(t, t.TempDir()) })
+}
+
+// pidOf returns the process of a worker.
+func pidOf(t *testing.T, m provider.Made) int {
+	t.Helper()
+	left, _, _ := strings.Cut(m.Handle, ":")
+	pid, err := strconv.Atoi(left)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+// daemon is a step that leaves a process behind, and writes its pid to file.
+func daemon(file string) []string {
+	return []string{"/bin/sh", "-c", "(setsid sh -c 'echo $$ > " + file + "; exec sleep 300' >/dev/null 2>&1 </dev/null &); sleep 300"}
+}
+
+func pidIn(t *testing.T, file string) int {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		b, _ := os.ReadFile(file)
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
+			return pid
+		}
+	}
+	t.Fatal("the step did not begin")
+	return 0
+}
+
+func gone(t *testing.T, what string, pid int) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil || strings.Contains(string(b), ") Z ") {
+			return
+		}
+	}
+	t.Errorf("%s is alive", what)
+}
+
+func TestAKilledAgentLeavesNothingAndIsToldOnce(t *testing.T) {
+	b := providertest.NewBench(t, open(t, t.TempDir()))
+	c, made, err := b.Make("wrk_1", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	file := filepath.Join(t.TempDir(), "pid")
+	if _, err := c.Exec(t.Context(), agentapi.ExecRequest{Exec: "exe_1", Step: "stp_1", Job: "job_1", Attempt: 1, Command: daemon(file)}); err != nil {
+		t.Fatal(err)
+	}
+	pid := pidIn(t, file)
+	syscall.Kill(pidOf(t, made), syscall.SIGKILL)
+	select {
+	case e := <-b.P.Events():
+		if e.Worker != "wrk_1" || e.Reason == "" {
+			t.Errorf("%+v", e)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("its end was not told")
+	}
+	gone(t, "what it left", pid)
+}
+
+func TestAWorkerIsAdoptedAfterARestart(t *testing.T) {
+	dir := t.TempDir()
+	first := open(t, dir)
+	b := providertest.NewBench(t, first)
+	c, made, err := b.Make("wrk_1", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, _, err := b.Make("wrk_lost", 1); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "pid")
+	if _, err := c.Exec(t.Context(), agentapi.ExecRequest{Exec: "exe_1", Step: "stp_1", Job: "job_1", Attempt: 1, Command: daemon(file)}); err != nil {
+		t.Fatal(err)
+	}
+	pid := pidIn(t, file)
+	first.Close()
+	second := open(t, dir)
+	alive, err := second.Adopt(t.Context(), []provider.Made{made, {Worker: "wrk_old", Handle: "1:1"}})
+	if err != nil || len(alive) != 1 || alive[0] != "wrk_1" {
+		t.Fatalf("alive %v, %v", alive, err)
+	}
+	if x, err := c.Complete(t.Context(), agentapi.CompleteRequest{Exec: "exe_1", WaitMS: 1}); err != nil || x.State != agentapi.Started {
+		t.Errorf("the adopted worker: %+v, %v", x, err)
+	}
+	if _, err := second.Terminate(t.Context(), "wrk_1", 0); err != nil {
+		t.Error(err)
+	}
+	gone(t, "what the adopted worker left", pid)
+	gone(t, "the adopted worker", pidOf(t, made))
+	if left, _ := filepath.Glob(filepath.Join(dir, "wrk_*")); len(left) > 0 {
+		t.Errorf("left in the folder: %v", left)
+	}
+}
+
+func BenchmarkTrueJob(b *testing.B) {
+	for _, at := range []int{1, 2, 8} {
+		b.Run(fmt.Sprintf("at=%d", at), func(b *testing.B) {
+			bench := providertest.NewBench(b, open(b, b.TempDir()))
+			var n atomic.Int64
+			b.SetParallelism(max(1, at/2))
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					id := ident.Worker(fmt.Sprintf("wrk_%d", n.Add(1)))
+					c, _, err := bench.Make(id, 1)
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					if x, _, err := bench.Run(c, agentapi.ExecRequest{Exec: "exe_1", Command: []string{"true"}}); err != nil || x.State != agentapi.Completed {
+						b.Errorf("%+v, %v", x, err)
+					}
+					c.Close()
+					if _, err := bench.P.Terminate(b.Context(), id, time.Second); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "jobs/s")
+		})
+	}
+}
+
+func BenchmarkRawForkExec(b *testing.B) {
+	for _, at := range []int{2, 8} {
+		b.Run(fmt.Sprintf("at=%d", at), func(b *testing.B) {
+			b.SetParallelism(at / 2)
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					var out bytes.Buffer
+					cmd := exec.Command("true")
+					cmd.Stdout, cmd.Stderr = &out, &out
+					if err := cmd.Run(); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "jobs/s")
+		})
+	}
+}

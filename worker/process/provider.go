@@ -1,0 +1,374 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fragua.dev/fragua/contract/agentapi"
+	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/worker/provider"
+)
+
+const (
+	startTime = 20 * time.Second // for an agent to say that it is ready
+	takeTime  = 10 * time.Second
+	endTime   = 10 * time.Second // beyond the grace
+	maxSaid   = 1 << 20          // bytes of an agent's own words that are shown
+)
+
+// Config is what a Provider is made of.
+type Config struct {
+	Dir        string        // holds the workers' folders; nobody else may use it
+	Command    []string      // starts an agent
+	MaxWorkers int           // at the same time; 0 is 512
+	Warm       int           // idle agents that are kept ready
+	IdleMax    int           // idle agents that are kept at most; 0 is 16
+	IdleTTL    time.Duration // after which an idle agent beyond Warm ends; 0 is 30 s
+	Log        *slog.Logger
+}
+
+// Provider makes workers out of agent processes. An agent that is provably clean
+// after a job takes another.
+type Provider struct {
+	cfg    Config
+	events chan provider.Ended
+	wg     sync.WaitGroup
+	quit   chan struct{}
+
+	mu      sync.Mutex
+	closed  bool
+	idle    []*agent // the last one was used last
+	workers map[ident.Worker]*worker
+	agents  int
+}
+
+// worker is one that was created and not terminated.
+type worker struct {
+	req   provider.Request
+	agent *agent // nil for one that was adopted
+	made  provider.Made
+	taken bool
+	busy  sync.Mutex // one call at a time
+	pid   int        // of one that was adopted
+}
+
+// New returns a provider; it starts nothing yet.
+func New(cfg Config) (*Provider, error) {
+	if cfg.MaxWorkers == 0 {
+		cfg.MaxWorkers = 512
+	}
+	if cfg.IdleMax == 0 {
+		cfg.IdleMax = 16
+	}
+	if cfg.IdleTTL == 0 {
+		cfg.IdleTTL = 30 * time.Second
+	}
+	dir, err := filepath.Abs(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Dir = dir
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	// What an agent leaves behind when it is killed becomes this process's child.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("process: subreaper: %w", err)
+	}
+	p := &Provider{cfg: cfg, events: make(chan provider.Ended, 64*cfg.MaxWorkers), quit: make(chan struct{}), workers: map[ident.Worker]*worker{}}
+	p.wg.Go(p.tend)
+	return p, nil
+}
+
+// Kind returns process.
+func (p *Provider) Kind() string { return "process" }
+
+// Containment says, for people, what this provider contains and what not.
+func Containment() string {
+	return "The process provider does not isolate: steps run as the user that runs fragua, with its files and network. " +
+		"Each job has a folder, an environment and an identity of its own, and every process that it leaves is ended (by process group and subreaper)."
+}
+
+// Create reserves an agent for a worker.
+func (p *Provider) Create(ctx context.Context, r provider.Request) (provider.Made, error) {
+	if !ident.Valid(string(r.Worker)) {
+		return provider.Made{}, fmt.Errorf("%w: its name is not valid", provider.ErrSpec)
+	}
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return provider.Made{}, errors.New("process: the provider is closed")
+	}
+	if w := p.workers[r.Worker]; w != nil {
+		p.mu.Unlock()
+		w.busy.Lock()
+		defer w.busy.Unlock()
+		return w.made, nil
+	}
+	if len(p.workers) >= p.cfg.MaxWorkers {
+		p.mu.Unlock()
+		return provider.Made{}, provider.ErrCapacity
+	}
+	w := &worker{req: r}
+	w.busy.Lock()
+	defer w.busy.Unlock()
+	p.workers[r.Worker] = w
+	a := p.pop()
+	p.mu.Unlock()
+	if a == nil {
+		var err error
+		if a, err = p.start(ctx); err != nil {
+			p.drop(r.Worker, w)
+			return provider.Made{}, fmt.Errorf("process: %w", err)
+		}
+	}
+	a.reserve(w)
+	w.agent = a
+	w.made = provider.Made{Worker: r.Worker, Tenant: r.Tenant, Address: a.address, Handle: a.handle}
+	return w.made, nil
+}
+
+// pop takes an idle agent.
+func (p *Provider) pop() *agent {
+	for n := len(p.idle); n > 0; n = len(p.idle) {
+		a := p.idle[n-1]
+		p.idle = p.idle[:n-1]
+		if a.alive() {
+			return a
+		}
+	}
+	return nil
+}
+
+func (p *Provider) drop(id ident.Worker, w *worker) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.workers[id] == w {
+		delete(p.workers, id)
+	}
+}
+
+func (p *Provider) find(id ident.Worker) *worker {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.workers[id]
+}
+
+// ConfigureSecurity gives a worker its identity; from then on it serves.
+func (p *Provider) ConfigureSecurity(ctx context.Context, id ident.Worker, s provider.Security) error {
+	w := p.find(id)
+	if w == nil {
+		return provider.ErrGone
+	}
+	w.busy.Lock()
+	defer w.busy.Unlock()
+	if w.taken || w.agent == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, takeTime)
+	defer cancel()
+	r, err := w.agent.ask(ctx, agentapi.Order{
+		Op: "take", Worker: id, Tenant: w.req.Tenant, Job: w.req.Job, Attempt: w.req.Attempt, Dir: p.dir(id),
+		Cert: s.Certificate.Cert, Key: s.Certificate.Key, Roots: s.Roots, Client: s.Client, LeaseMS: s.Lease.Milliseconds(),
+	})
+	if err == nil && r.Error != "" {
+		err = errors.New(r.Error)
+	}
+	if err != nil {
+		return fmt.Errorf("process: %w", err)
+	}
+	w.taken = true
+	return nil
+}
+
+func (p *Provider) dir(id ident.Worker) string { return filepath.Join(p.cfg.Dir, string(id)) }
+
+// Terminate ends a worker, and everything that it started.
+func (p *Provider) Terminate(ctx context.Context, id ident.Worker, grace time.Duration) (int, error) {
+	w := p.find(id)
+	if w == nil {
+		return 0, provider.ErrGone
+	}
+	w.busy.Lock()
+	defer w.busy.Unlock()
+	if p.find(id) != w {
+		return 0, provider.ErrGone
+	}
+	a := w.agent
+	if a == nil {
+		endTree(w.pid, p.cfg.Dir, id)
+		p.drop(id, w)
+		return 0, os.RemoveAll(p.dir(id))
+	}
+	a.release()
+	if !w.taken {
+		p.drop(id, w)
+		p.park(a)
+		return 0, nil
+	}
+	ask, cancel := context.WithTimeout(ctx, grace+endTime)
+	defer cancel()
+	r, err := a.ask(ask, agentapi.Order{Op: "end", Worker: id, GraceMS: grace.Milliseconds()})
+	code := 0
+	switch {
+	case err == nil && r.Clean:
+		p.drop(id, w)
+		p.park(a)
+		return 0, nil
+	case err == nil:
+		p.cfg.Log.Warn("a worker could not show that nothing of its job is left; its process ends", "worker_id", id)
+	default:
+		code = 137
+	}
+	a.kill()
+	endTree(a.pid, p.cfg.Dir, id)
+	p.drop(id, w)
+	return code, os.RemoveAll(p.dir(id))
+}
+
+// park keeps an agent for the next worker, or ends it when there are enough.
+func (p *Provider) park(a *agent) {
+	p.mu.Lock()
+	if !p.closed && a.alive() && len(p.idle) < p.cfg.IdleMax {
+		a.parked = time.Now()
+		p.idle = append(p.idle, a)
+		p.mu.Unlock()
+		return
+	}
+	p.mu.Unlock()
+	a.dismiss()
+}
+
+// tend keeps as many agents warm as was asked for, and no more for long.
+func (p *Provider) tend() {
+	t := time.NewTicker(p.cfg.IdleTTL / 4)
+	defer t.Stop()
+	for {
+		p.mu.Lock()
+		var old []*agent
+		for len(p.idle) > p.cfg.Warm && time.Since(p.idle[0].parked) > p.cfg.IdleTTL {
+			old = append(old, p.idle[0])
+			p.idle = p.idle[1:]
+		}
+		missing := !p.closed && len(p.idle) < p.cfg.Warm && len(p.workers) == 0
+		p.mu.Unlock()
+		for _, a := range old {
+			a.dismiss()
+		}
+		if missing {
+			ctx, cancel := context.WithTimeout(context.Background(), startTime)
+			a, err := p.start(ctx)
+			cancel()
+			if err != nil {
+				p.cfg.Log.Warn("an agent cannot be kept ready", "error", err)
+			} else {
+				p.park(a)
+				continue
+			}
+		}
+		select {
+		case <-t.C:
+		case <-p.quit:
+			return
+		}
+	}
+}
+
+// died tells of a worker whose agent ended, once nothing of it is left.
+func (p *Provider) died(w *worker, pid int, reason string) {
+	endTree(pid, p.cfg.Dir, w.req.Worker)
+	p.mu.Lock()
+	known := p.workers[w.req.Worker] == w
+	if known {
+		delete(p.workers, w.req.Worker)
+	}
+	p.mu.Unlock()
+	if !known {
+		return
+	}
+	if err := os.RemoveAll(p.dir(w.req.Worker)); err != nil {
+		p.cfg.Log.Warn("a worker's folder cannot be removed", "worker_id", w.req.Worker, "error", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		p.events <- provider.Ended{Worker: w.req.Worker, ExitCode: 1, Reason: reason} // there is room for every worker
+	}
+}
+
+// Logs returns what the agent of a worker said.
+func (p *Provider) Logs(_ context.Context, id ident.Worker) (io.ReadCloser, error) {
+	w := p.find(id)
+	if w == nil {
+		return nil, provider.ErrGone
+	}
+	pid := w.pid
+	if w.agent != nil {
+		pid = w.agent.pid
+	}
+	f, err := os.Open(p.said(pid))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, provider.ErrGone
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(f, maxSaid), f}, err
+}
+
+func (p *Provider) said(pid int) string {
+	return filepath.Join(p.cfg.Dir, "agent-"+strconv.Itoa(pid)+".log")
+}
+
+// PortForward connects to a port of this machine, where the worker's steps listen.
+func (p *Provider) PortForward(ctx context.Context, id ident.Worker, port uint16) (net.Conn, error) {
+	if p.find(id) == nil {
+		return nil, provider.ErrGone
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))))
+}
+
+// Events tells of workers that ended unasked.
+func (p *Provider) Events() <-chan provider.Ended { return p.events }
+
+// Close lets go of workers that have a job, and ends idle agents.
+func (p *Provider) Close() error {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil
+	}
+	p.closed = true
+	idle := p.idle
+	p.idle = nil
+	var busy []*agent
+	for _, w := range p.workers {
+		if w.agent != nil {
+			busy = append(busy, w.agent)
+		}
+	}
+	p.mu.Unlock()
+	close(p.quit)
+	for _, a := range idle {
+		a.dismiss()
+	}
+	for _, a := range busy {
+		a.release()
+		a.control.Close()
+	}
+	p.wg.Wait()
+	close(p.events)
+	return nil
+}

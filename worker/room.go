@@ -1,0 +1,268 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"fragua.dev/fragua/contract/authz"
+	"fragua.dev/fragua/contract/event"
+	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/contract/identity"
+	"fragua.dev/fragua/internal/bus"
+	"fragua.dev/fragua/internal/httpapi"
+	"fragua.dev/fragua/internal/sqldb"
+	"fragua.dev/fragua/worker/provider"
+)
+
+const (
+	lease      = 30 * time.Second   // an agent ends itself when nobody called for so long
+	lone       = time.Hour          // the lease of a worker without a job
+	certTTL    = 8 * 24 * time.Hour // longer than the longest job
+	grace      = 5 * time.Second    // between TERM and KILL
+	createTime = 20 * time.Second   // for one try at making a worker
+	createTry  = 4
+	staleAfter = 30 * time.Second // a live worker says again that it is there
+	tombstones = time.Hour        // that they are kept
+	maxEnding  = 256              // workers that are ended at the same time
+)
+
+// Config is what the room is made of.
+type Config struct {
+	Dir       string
+	Now       func() time.Time
+	IDs       ident.Source
+	Log       *slog.Logger
+	Decider   authz.Decider
+	Principal authz.Principal // the room's own
+	Authority identity.Authority
+	Provider  provider.Provider
+	Nodes     []ident.Node // whose workers this room makes
+	Client    string       // the SPIFFE id that may call workers; the execution room's unless given
+}
+
+// Room is the worker room.
+type Room struct {
+	cfg    Config
+	db     *sqldb.DB
+	gate   httpapi.Gate
+	roots  []byte
+	nodes  map[ident.Node]bool
+	ending chan struct{}
+	wg     sync.WaitGroup
+	ctx    context.Context
+	stop   context.CancelFunc
+}
+
+// Open opens the room on its database, and takes over the workers that an
+// earlier process made.
+func Open(ctx context.Context, cfg Config) (*Room, error) {
+	if cfg.Client == "" {
+		cfg.Client = identity.Room("execution")
+	}
+	db, err := sqldb.Open(ctx, filepath.Join(cfg.Dir, "worker.db"), schema())
+	if err != nil {
+		return nil, err
+	}
+	_, pem := cfg.Authority.Roots()
+	r := &Room{
+		cfg: cfg, db: db, gate: httpapi.Gate{Decider: cfg.Decider, DB: db}, roots: pem,
+		nodes: map[ident.Node]bool{}, ending: make(chan struct{}, maxEnding),
+	}
+	r.ctx, r.stop = context.WithCancel(context.Background())
+	for _, n := range cfg.Nodes {
+		r.nodes[n] = true
+	}
+	if err := r.adopt(ctx); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+// Name returns worker.
+func (r *Room) Name() string { return "worker" }
+
+// DB returns the room's database.
+func (r *Room) DB() *sqldb.DB { return r.db }
+
+// Close lets go of the workers, which live on for as long as their lease, and
+// closes the database.
+func (r *Room) Close() error {
+	r.stop()
+	r.wg.Wait()
+	return errors.Join(r.cfg.Provider.Close(), r.db.Close())
+}
+
+// Subscriptions returns what the room hears.
+func (r *Room) Subscriptions() []bus.Subscription {
+	return []bus.Subscription{
+		bus.On(event.AssignmentCreated, r.assigned),
+		bus.On(event.JobCompleted, func(ctx context.Context, e event.Event, d event.JobDone) error {
+			return r.jobOver(ctx, e.Tenant, d.Job, d.Attempt, "its job has ended", true)
+		}),
+		bus.On(event.JobFailed, func(ctx context.Context, e event.Event, d event.JobFault) error {
+			return r.jobOver(ctx, e.Tenant, d.Job, d.Attempt, "its job has failed", false)
+		}),
+		bus.On(event.JobTerminated, func(ctx context.Context, e event.Event, d event.JobFault) error {
+			return r.jobOver(ctx, e.Tenant, d.Job, d.Attempt, "its job was lost", false)
+		}),
+		bus.On(event.JobRetrying, func(ctx context.Context, e event.Event, d event.JobRetry) error {
+			return r.jobOver(ctx, e.Tenant, d.Job, d.Attempt, "its job's next attempt follows", false)
+		}),
+		bus.On(event.JobCancelled, func(ctx context.Context, e event.Event, d event.JobStop) error {
+			return r.jobOver(ctx, e.Tenant, d.Job, d.Attempt, "its job was cancelled", false)
+		}),
+	}
+}
+
+// adopt takes over what an earlier process left: workers that live go on, those
+// that were being ended are ended, those that died have failed.
+func (r *Room) adopt(ctx context.Context) error {
+	rows, err := r.db.Query(ctx, `SELECT body FROM worker WHERE live = 1`)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	var (
+		known []*worker
+		made  []provider.Made
+	)
+	for rows.Next() {
+		w, err := decode(rows)
+		if err != nil {
+			return err
+		}
+		known = append(known, w)
+		made = append(made, w.made())
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	rows.Close()
+	alive, err := r.cfg.Provider.Adopt(ctx, made)
+	if err != nil {
+		return fmt.Errorf("worker: %w", err)
+	}
+	lives := map[ident.Worker]bool{}
+	for _, id := range alive {
+		lives[id] = true
+	}
+	for _, w := range known {
+		switch {
+		case w.State == Terminating:
+			r.terminate(w.Tenant, w.ID, 0)
+		case !lives[w.ID]:
+			if err := r.lost(ctx, w.Tenant, w.ID, "it did not survive the restart of its room"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Run watches the workers until ctx ends.
+func (r *Room) Run(ctx context.Context) error {
+	t := time.NewTicker(staleAfter / 6)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e, ok := <-r.cfg.Provider.Events():
+			if !ok {
+				return nil
+			}
+			if err := r.died(ctx, e); err != nil && ctx.Err() == nil {
+				r.cfg.Log.Error("a worker's end cannot be saved", "worker_id", e.Worker, "error", err)
+				time.AfterFunc(time.Second, func() { r.died(r.ctx, e) })
+			}
+		case <-t.C:
+			if err := r.reconcile(ctx); err != nil && ctx.Err() == nil {
+				r.cfg.Log.Error("workers cannot be reconciled", "error", err)
+			}
+		}
+	}
+}
+
+// died takes note of a worker that ended unasked.
+func (r *Room) died(ctx context.Context, e provider.Ended) error {
+	var t ident.Tenant
+	err := r.db.QueryRow(ctx, `SELECT tenant FROM worker WHERE live = 1 AND id = $1`, string(e.Worker)).Scan(&t)
+	if err != nil {
+		return nil //nolint:nilerr // it is not one of ours, or has ended: nothing to note
+	}
+	return r.lost(ctx, t, e.Worker, e.Reason)
+}
+
+func (r *Room) lost(ctx context.Context, t ident.Tenant, id ident.Worker, reason string) error {
+	return r.db.Write(ctx, func(tx *sqldb.Tx) error {
+		w, err := load(tx, t, id)
+		if err != nil || w.over() {
+			return err
+		}
+		now := r.cfg.Now().UTC()
+		fact := w.fail(now, reason)
+		if err := save(tx, w, now); err != nil {
+			return err
+		}
+		return tx.Emit(fact)
+	})
+}
+
+// reconcile has workers that are long at work say again that they are there, and
+// forgets old tombstones.
+func (r *Room) reconcile(ctx context.Context) error {
+	now := r.cfg.Now().UTC()
+	rows, err := r.db.Query(ctx, `SELECT body FROM worker WHERE live = 1 AND due_ms <= $1 ORDER BY due_ms LIMIT 200`, now.UnixMilli())
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	var due []*worker
+	for rows.Next() {
+		w, err := decode(rows)
+		if err != nil {
+			return err
+		}
+		due = append(due, w)
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	rows.Close()
+	for _, w := range due {
+		err := r.db.Write(ctx, func(tx *sqldb.Tx) error {
+			w, err := load(tx, w.Tenant, w.ID)
+			if err != nil || w.State != Running {
+				return err
+			}
+			w.Round++
+			if err := save(tx, w, now.Add(staleAfter<<min(w.Round, 5))); err != nil {
+				return err
+			}
+			if w.Job == "" {
+				return nil
+			}
+			return tx.Emit(w.ready(now))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return r.db.Write(ctx, func(tx *sqldb.Tx) error {
+		var n int
+		old := now.Add(-tombstones).UnixMilli()
+		if err := tx.QueryRow(`SELECT COUNT(*) FROM tombstone WHERE at_ms < $1`, old).Scan(&n); err != nil || n == 0 {
+			return err
+		}
+		_, err := tx.Exec(`DELETE FROM tombstone WHERE at_ms < $1`, old)
+		return err
+	})
+}
+
+func jitter(d time.Duration) time.Duration { return d + rand.N(d/2) }
