@@ -78,10 +78,10 @@ func (a *attempt) request(secrets map[string]string, now time.Time) agentapi.Exe
 	}
 }
 
-func (a *attempt) began(at time.Time) event.Event {
+func (a *attempt) began(at time.Time, over bool) event.Event {
 	a.Begun = true
 	return event.StepStarted.Event(a.about(at), event.StepBegin{
-		Step: a.stepID(), Job: a.Start.Job, Exec: a.execID(), Attempt: a.Start.Attempt, Index: a.Index, Try: a.Try, At: at,
+		Step: a.stepID(), Job: a.Start.Job, Exec: a.execID(), Attempt: a.Start.Attempt, Index: a.Index, Try: a.Try, At: at, Over: over,
 	})
 }
 

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"fragua.dev/fragua/contract/agentapi"
-	"fragua.dev/fragua/contract/authz"
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/contract/spec"
@@ -107,12 +106,6 @@ func (r *Room) runningExec(t ident.Tenant, id ident.Exec) *running {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.execs[execKey{t, id}]
-}
-
-// audit saves a decision that nothing else is saved with. It says whether it could.
-func (r *Room) audit(a authz.Answer) bool {
-	err := r.db.Write(r.ctx, func(tx *sqldb.Tx) error { return tx.Emit(a.Event) })
-	return err == nil
 }
 
 // cutRound takes the mark of a repeat off an event's id.

@@ -120,7 +120,7 @@ func (r *Room) exec(ctx context.Context, in *struct{ Body execOrder }) (*execRep
 	var had *execution
 	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
 		had = nil
-		e, err := decodeExec(tx.QueryRow(`SELECT body FROM exec WHERE tenant = $1 AND step = $2 AND attempt = 0`, string(t), string(o.Step)))
+		e, err := decodeExec(tx.QueryRow(`SELECT body FROM exec WHERE step = $2 AND attempt = 0 AND tenant || '' = $1`, string(t), string(o.Step)))
 		if err == nil {
 			had = &e
 			return tx.Emit(answer.Event)
@@ -157,7 +157,7 @@ func (r *Room) same(ctx context.Context, old execution, hash []byte) (*execReply
 }
 
 func (r *Room) execOfStep(ctx context.Context, t ident.Tenant, s ident.Step) (execution, error) {
-	return decodeExec(r.db.QueryRow(ctx, `SELECT body FROM exec WHERE tenant = $1 AND step = $2 AND attempt = 0`, string(t), string(s)))
+	return decodeExec(r.db.QueryRow(ctx, `SELECT body FROM exec WHERE step = $2 AND attempt = 0 AND tenant || '' = $1`, string(t), string(s)))
 }
 
 // place finds the worker that an order is for.

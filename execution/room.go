@@ -243,7 +243,7 @@ func (r *Room) repeat(ctx context.Context, e event.Event, a *attempt) error {
 	if !again {
 		return nil
 	}
-	rows, err := r.db.Query(ctx, `SELECT body FROM exec WHERE tenant = $1 AND job = $2 AND attempt = $3`, string(a.Tenant), string(a.Start.Job), a.Start.Attempt)
+	rows, err := r.db.Query(ctx, `SELECT body FROM exec WHERE job = $2 AND attempt = $3 AND tenant || '' = $1`, string(a.Tenant), string(a.Start.Job), a.Start.Attempt)
 	if err != nil {
 		return err
 	}

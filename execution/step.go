@@ -1,6 +1,7 @@
 package execution
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +35,9 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 	}
 	var x agentapi.Exec
 	err := w.retry(func(ctx context.Context) (err error) {
-		x, err = w.agent.Exec(ctx, a.request(secrets, now()))
+		r := a.request(secrets, now())
+		r.WaitMS = coalesce.Milliseconds()
+		x, err = w.agent.Exec(ctx, r)
 		return err
 	})
 	if err != nil {
@@ -43,6 +46,19 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 	}
 	o.started, o.exec = x.Started, x.Exec
 	running := w.room.register(a.Tenant, x.Exec)
+	if x.State != agentapi.Started && int64(len(x.Log)) == x.LogBytes { // a short step: that was all
+		logs, err := w.room.keep(a.Tenant, x)
+		close(running.printed)
+		if err == nil {
+			if !a.Begun {
+				pre = append(pre, a.began(x.Started, true))
+			}
+			return a.judge(x), logs, pre
+		}
+		o.at = now()
+		o.code, o.message = codeLost, err.Error()
+		return o, logs, pre
+	}
 	type end struct {
 		x    agentapi.Exec
 		logs *keptLog
@@ -54,18 +70,17 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 		close(running.printed)
 		ended <- end{x, logs, err}
 	})
-	began := a.began
 	t := time.NewTimer(coalesce)
 	defer t.Stop()
 	var e end
 	select {
 	case e = <-ended:
 		if !a.Begun {
-			pre = append(pre, began(x.Started))
+			pre = append(pre, a.began(x.Started, true))
 		}
 	case <-t.C:
 		if !a.Begun {
-			w.save(nil, began(x.Started))
+			w.save(nil, a.began(x.Started, false))
 		}
 		e = <-ended
 	}
@@ -75,6 +90,21 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 		return o, e.logs, pre
 	}
 	return a.judge(e.x), e.logs, pre
+}
+
+// keep keeps the log of an execution that has ended, and came with its whole log.
+func (r *Room) keep(t ident.Tenant, x agentapi.Exec) (*keptLog, error) {
+	logs, err := r.logs.Writer(t, x.Exec)
+	if err != nil {
+		return nil, fmt.Errorf("its log cannot be kept: %w", err)
+	}
+	if have := logs.Offset(); have < int64(len(x.Log)) {
+		if err := logs.Copy(r.ctx, bytes.NewReader(x.Log[have:])); err != nil {
+			return &keptLog{nil, logs}, fmt.Errorf("its log cannot be kept: %w", err)
+		}
+	}
+	index, _, err := logs.Finish(r.ctx, true)
+	return &keptLog{index, logs}, err
 }
 
 // follow keeps the log of an execution until its end, and asks how that was. When

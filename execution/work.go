@@ -25,7 +25,8 @@ type work struct {
 	cancel   context.CancelCauseFunc
 	recorded chan struct{} // closed when the attempt is on record
 	once     sync.Once
-	recordMu sync.Mutex
+	turn     chan struct{} // taken by who writes the row
+	said     []event.Event // facts that the next save takes along
 }
 
 // A calledOff is why work ends before its time.
@@ -34,7 +35,7 @@ type calledOff struct{ code, reason string }
 func (c calledOff) Error() string { return c.code + ": " + c.reason }
 
 func newWork(r *Room, a *attempt) *work {
-	w := &work{room: r, a: a, recorded: make(chan struct{})}
+	w := &work{room: r, a: a, recorded: make(chan struct{}), turn: make(chan struct{}, 1)}
 	w.ctx, w.cancel = context.WithCancelCause(r.ctx)
 	return w
 }
@@ -59,8 +60,8 @@ func (w *work) onRecord(ctx context.Context) error {
 	case <-w.room.ctx.Done():
 		return w.room.ctx.Err()
 	}
-	w.recordMu.Lock()
-	defer w.recordMu.Unlock()
+	w.turn <- struct{}{}
+	defer func() { <-w.turn }()
 	select {
 	case <-w.recorded:
 		return nil
@@ -84,8 +85,10 @@ func (w *work) onRecord(ctx context.Context) error {
 // save makes the attempt's progress durable, with what tells of it. It tries
 // again until the room closes: a full disk loses nothing.
 func (w *work) save(fn func(tx *sqldb.Tx) error, facts ...event.Event) bool {
-	w.recordMu.Lock()
-	defer w.recordMu.Unlock()
+	w.turn <- struct{}{}
+	defer func() { <-w.turn }()
+	facts = append(w.said, facts...)
+	w.said = nil
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		err := w.room.db.Write(w.room.ctx, func(tx *sqldb.Tx) error {
 			if err := saveAttempt(tx, w.a); err != nil {
@@ -212,9 +215,7 @@ func (w *work) prepare() (secrets map[string]string, failed *outcome) {
 		Principal: p, Action: "Job::execute", TraceParent: a.Trace, Correlation: a.Correlation,
 		Resource: authz.Resource{Type: "Job", ID: string(a.Start.Job), Tenant: a.Tenant, Attrs: map[string]any{"environment_permitted": true}},
 	})
-	if !w.room.audit(answer) {
-		return nil, fail(codeLost, "the room is closing")
-	}
+	w.said = append(w.said, answer.Event) // saved with what it lets begin
 	if !answer.Permit {
 		return nil, fail("denied", answer.Reason)
 	}

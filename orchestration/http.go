@@ -138,6 +138,9 @@ func (r *Room) listJobs(ctx context.Context, in *struct {
 	}
 	args := []any{string(t)}
 	where := "tenant = $1"
+	if in.Pipeline != "" || in.Run != "" { // their index, not the tenant's
+		where = "tenant || '' = $1"
+	}
 	more, err := stateFilter(in.State, &args)
 	if err != nil {
 		return nil, err

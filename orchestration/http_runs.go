@@ -87,7 +87,7 @@ func (r *Room) readRun(ctx context.Context, id string) (*run, error) {
 
 // runView fills in how the jobs stand now.
 func (r *Room) runView(ctx context.Context, x *run, status int) (*runReply, error) {
-	rows, err := r.db.Query(ctx, `SELECT id, state FROM job WHERE tenant = $1 AND run = $2`, string(x.Tenant), string(x.ID))
+	rows, err := r.db.Query(ctx, `SELECT id, state FROM job WHERE run = $2 AND run <> '' AND tenant || '' = $1`, string(x.Tenant), string(x.ID))
 	if err != nil {
 		return nil, err
 	}

@@ -114,7 +114,7 @@ var errNothing = errors.New("nothing to change")
 // change loads a job, lets fn move it, and saves it with what happened. A job
 // that is not there, or that fn does not change, is left alone.
 func (r *Room) change(ctx context.Context, t ident.Tenant, id ident.Job, fn func(j *job, now time.Time) ([]event.Event, error)) error {
-	if id == "" {
+	if id == "" { // of a worker that has none
 		return nil
 	}
 	var ended, begun int
@@ -242,6 +242,9 @@ func (r *Room) workerGone(ctx context.Context, e event.Event, id ident.Job, atte
 }
 
 func (r *Room) stepStarted(ctx context.Context, e event.Event, d event.StepBegin) error {
+	if d.Over { // its end says the same, and more
+		return nil
+	}
 	return r.change(ctx, e.Tenant, d.Job, func(j *job, now time.Time) ([]event.Event, error) {
 		if err := j.fits(d.Attempt); err != nil {
 			return nil, err

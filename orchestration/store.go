@@ -138,7 +138,7 @@ func saveRun(tx *sqldb.Tx, r *run) error {
 
 // members returns all jobs of a run, of earlier tries too.
 func members(tx *sqldb.Tx, t ident.Tenant, id ident.Run) (map[ident.Job]*job, error) {
-	rows, err := tx.Query(`SELECT body FROM job WHERE tenant = $1 AND run = $2`, string(t), string(id))
+	rows, err := tx.Query(`SELECT body FROM job WHERE run = $2 AND run <> '' AND tenant || '' = $1`, string(t), string(id))
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"fragua.dev/fragua/contract/authz"
 	"fragua.dev/fragua/contract/event"
+	"fragua.dev/fragua/contract/spec"
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/internal/httpapi"
 )
@@ -56,7 +57,7 @@ func TestSchedule(t *testing.T) {
 		t.Errorf("big: %d %+v", code, big)
 	}
 	all := said(h, event.AssignmentCreated)
-	if len(all) != 1 || all[0].Attempt != 0 || all[0].Runtime.Limits.MemoryMB != 256 {
+	if len(all) != 1 || all[0].Attempt != 0 || all[0].Runtime.Limits.MemoryMB != spec.DefaultMemoryMB {
 		t.Fatalf("%+v", all)
 	}
 

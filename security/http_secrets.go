@@ -29,10 +29,6 @@ func (r *Room) secretRoutes(api huma.API) {
 	}, r.deleteSecret)
 }
 
-type secretPath struct {
-	Name string `path:"name" maxLength:"255" example:"NPM_TOKEN" doc:"A variable's name"`
-}
-
 type secretView struct {
 	Name    string    `json:"name"`
 	Created time.Time `json:"created_at"`
@@ -49,7 +45,7 @@ func secretResource(ctx context.Context, name string) authz.Resource {
 }
 
 func (r *Room) setSecret(ctx context.Context, in *struct {
-	secretPath
+	Name string `path:"name" maxLength:"255" example:"NPM_TOKEN" doc:"A variable's name"`
 	Body struct {
 		Value string `json:"value" minLength:"1" doc:"At most 64 KiB"`
 	}
@@ -70,7 +66,6 @@ func (r *Room) setSecret(ctx context.Context, in *struct {
 		return nil, err
 	}
 	var (
-		out            secretView
 		fresh          bool
 		madeMS, lastMS int64
 	)
@@ -89,7 +84,7 @@ func (r *Room) setSecret(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	out = secretView{in.Name, time.UnixMilli(madeMS).UTC(), time.UnixMilli(lastMS).UTC()}
+	out := secretView{in.Name, time.UnixMilli(madeMS).UTC(), time.UnixMilli(lastMS).UTC()}
 	if fresh {
 		return &secretReply{http.StatusCreated, out}, nil
 	}
@@ -132,7 +127,9 @@ func (r *Room) listSecrets(ctx context.Context, in *httpapi.Page) (*secretPage, 
 	return out, rows.Err()
 }
 
-func (r *Room) deleteSecret(ctx context.Context, in *secretPath) (*struct{}, error) {
+func (r *Room) deleteSecret(ctx context.Context, in *struct {
+	Name string `path:"name" maxLength:"255"`
+}) (*struct{}, error) {
 	t := authz.From(ctx).Tenant
 	var there bool
 	if err := r.db.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM secret WHERE tenant = $1 AND name = $2)`, string(t), in.Name).Scan(&there); err != nil {

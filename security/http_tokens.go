@@ -246,8 +246,9 @@ type discovery struct {
 }
 
 func (r *Room) discovery(context.Context, *struct{}) (*struct{ Body discovery }, error) {
+	at := r.issuer.name()
 	return &struct{ Body discovery }{discovery{
-		Issuer: r.cfg.Issuer, Keys: r.cfg.Issuer + "/.well-known/jwks.json", Tokens: r.cfg.Issuer + "/tokens",
+		Issuer: at, Keys: at + "/.well-known/jwks.json", Tokens: at + "/tokens",
 		Types: []string{"token"}, Subjects: []string{"public"}, Algorithms: []string{string(jose.ES256)},
 		Claims: []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "tenant_id", "scopes"},
 		Scopes: append([]string{"*"}, r.policies.scopes...),

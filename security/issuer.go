@@ -1,6 +1,7 @@
 package security
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -11,12 +12,17 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net/url"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
 	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/internal/sqldb"
 )
 
 // audience is whom the tokens of this issuer are for.
@@ -46,6 +52,10 @@ type issuer struct {
 	key    *ecdsa.PrivateKey
 	kid    string
 	signer jose.Signer
+
+	mu    sync.RWMutex
+	url   string   // what tokens say from now on
+	known []string // what tokens of this key may say
 }
 
 // openIssuer reads the signing key in dir, or makes one.
@@ -96,6 +106,60 @@ func (i *issuer) sign(c claims) (string, error) {
 	return signed.CompactSerialize()
 }
 
+// name returns what tokens say from now on that made them.
+func (i *issuer) name() string {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	return i.url
+}
+
+// made says whether tokens of this key may say that url made them.
+func (i *issuer) made(url string) bool {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	return slices.Contains(i.known, url)
+}
+
+// maxIssuers bounds how many former addresses tokens may name.
+const maxIssuers = 1000
+
+// Reached tells the room under which URL clients reach the server, where that is
+// known only once it listens. Tokens made from then on name it; those that name
+// an earlier one stay good.
+func (r *Room) Reached(ctx context.Context, address string) error {
+	address = strings.TrimRight(address, "/")
+	if u, err := url.Parse(address); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		return errors.New("issuer: want an http or https URL, without query")
+	}
+	var known []string
+	err := r.db.Write(ctx, func(tx *sqldb.Tx) error {
+		known = nil
+		if _, err := tx.Exec(`INSERT INTO issuer (url, since_ms) VALUES ($1, $2) ON CONFLICT (url) DO UPDATE SET since_ms = $2`, address, r.cfg.Now().UnixMilli()); err != nil {
+			return err
+		}
+		rows, err := tx.Query(`SELECT url FROM issuer ORDER BY since_ms DESC LIMIT $1`, maxIssuers)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var u string
+			if err := rows.Scan(&u); err != nil {
+				return err
+			}
+			known = append(known, u)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return fmt.Errorf("issuer: %w", err)
+	}
+	r.issuer.mu.Lock()
+	defer r.issuer.mu.Unlock()
+	r.issuer.url, r.issuer.known = address, known
+	return nil
+}
+
 // claim returns what a token for sub is to say.
 func (r *Room) claim(sub string, tenant ident.Tenant, scopes []string, ttl time.Duration) claims {
 	now := r.cfg.Now()
@@ -103,7 +167,7 @@ func (r *Room) claim(sub string, tenant ident.Tenant, scopes []string, ttl time.
 	if sub == "" {
 		sub = "token:" + id
 	}
-	return claims{Issuer: r.cfg.Issuer, Subject: sub, Audience: audience, Expires: now.Add(ttl).Unix(), NotBefore: now.Unix(),
+	return claims{Issuer: r.issuer.name(), Subject: sub, Audience: audience, Expires: now.Add(ttl).Unix(), NotBefore: now.Unix(),
 		IssuedAt: now.Unix(), ID: id, Tenant: string(tenant), Scopes: scopes}
 }
 

@@ -22,7 +22,7 @@ const (
 
 // ensureOwner sees to it that the owner's file holds a good token.
 func (r *Room) ensureOwner(ctx context.Context) error {
-	text, err := readPrivate(r.cfg.OwnerToken)
+	text, err := readPrivate(r.cfg.TokenFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("owner's token: %w", err)
 	}
@@ -36,7 +36,7 @@ func (r *Room) ensureOwner(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("owner's token: %w", err)
 	}
-	if err := writePrivate(r.cfg.OwnerToken, []byte(token+"\n")); err != nil {
+	if err := writePrivate(r.cfg.TokenFile, []byte(token+"\n")); err != nil {
 		return fmt.Errorf("owner's token: %w", err)
 	}
 	return nil

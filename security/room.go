@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"fragua.dev/fragua/contract/artifacts"
@@ -36,10 +34,10 @@ type Config struct {
 	Log *slog.Logger
 
 	// Issuer is the URL under which the server is reached, and what tokens say
-	// that made them. Tokens made under an earlier one stay good.
+	// that made them; see also Reached. Tokens made under an earlier one stay good.
 	Issuer string
-	// OwnerToken is the file for the owner's token: owner.token in Dir unless given.
-	OwnerToken string
+	// TokenFile is the file for the owner's token: owner.token in Dir unless given.
+	TokenFile string
 	// Policies holds further *.cedar files; nil for none.
 	Policies fs.FS
 }
@@ -51,7 +49,6 @@ type Room struct {
 	gate      httpapi.Gate
 	policies  *policies
 	issuer    *issuer
-	issuers   []string // every name that tokens of this key may bear
 	tokens    *cache
 	authority *authority
 	vault     *vault
@@ -71,12 +68,8 @@ func Open(ctx context.Context, cfg Config) (*Room, error) {
 	if cfg.Issuer == "" {
 		cfg.Issuer = "http://127.0.0.1:7070"
 	}
-	cfg.Issuer = strings.TrimRight(cfg.Issuer, "/")
-	if u, err := url.Parse(cfg.Issuer); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
-		return nil, errors.New("security: the issuer is to be an http or https URL, without query")
-	}
-	if cfg.OwnerToken == "" {
-		cfg.OwnerToken = filepath.Join(cfg.Dir, "owner.token")
+	if cfg.TokenFile == "" {
+		cfg.TokenFile = filepath.Join(cfg.Dir, "owner.token")
 	}
 	p, err := load(cfg.Policies)
 	if err != nil {
@@ -114,7 +107,7 @@ func (r *Room) open(ctx context.Context) (err error) {
 	if r.vault, err = openVault(ctx, r.cfg.Dir, r.db, r.cfg.Now); err != nil {
 		return err
 	}
-	if err := r.loadIssuers(ctx); err != nil {
+	if err := r.Reached(ctx, r.cfg.Issuer); err != nil {
 		return err
 	}
 	if err := r.loadRevoked(ctx); err != nil {
@@ -166,30 +159,3 @@ func (r *Room) Run(ctx context.Context) error {
 
 // Close closes the room's database.
 func (r *Room) Close() error { return r.db.Close() }
-
-// ours says whether tokens of this key may say that url made them.
-func (r *Room) ours(url string) bool { return slices.Contains(r.issuers, url) }
-
-// loadIssuers adds the issuer's name to those that it had before.
-func (r *Room) loadIssuers(ctx context.Context) error {
-	err := r.db.Write(ctx, func(tx *sqldb.Tx) error {
-		_, err := tx.Exec(`INSERT INTO issuer (url, since_ms) VALUES ($1, $2) ON CONFLICT DO NOTHING`, r.cfg.Issuer, r.cfg.Now().UnixMilli())
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("issuer: %w", err)
-	}
-	rows, err := r.db.Query(ctx, `SELECT url FROM issuer ORDER BY since_ms DESC LIMIT 1000`)
-	if err != nil {
-		return fmt.Errorf("issuer: %w", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var u string
-		if err := rows.Scan(&u); err != nil {
-			return fmt.Errorf("issuer: %w", err)
-		}
-		r.issuers = append(r.issuers, u)
-	}
-	return rows.Err()
-}

@@ -103,7 +103,7 @@ func (r *testRoom) reopen(t testing.TB, change ...func(*Config)) *testRoom {
 
 func (r *testRoom) ownerToken(t testing.TB) string {
 	t.Helper()
-	b, err := os.ReadFile(r.cfg.OwnerToken)
+	b, err := os.ReadFile(r.cfg.TokenFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,9 +148,9 @@ func TestOwnerTokenIsMadeOnce(t *testing.T) {
 		t.Error("a good token was made again because the server moved")
 	}
 	for name, spoil := range map[string]func() error{
-		"gone":   func() error { return os.Remove(r.cfg.OwnerToken) },
-		"empty":  func() error { return os.WriteFile(r.cfg.OwnerToken, nil, 0o644) },
-		"broken": func() error { return os.WriteFile(r.cfg.OwnerToken, []byte(first[:len(first)-8]), 0o600) },
+		"gone":   func() error { return os.Remove(r.cfg.TokenFile) },
+		"empty":  func() error { return os.WriteFile(r.cfg.TokenFile, nil, 0o644) },
+		"broken": func() error { return os.WriteFile(r.cfg.TokenFile, []byte(first[:len(first)-8]), 0o600) },
 		"old":    func() error { r.clock.add(ownerTTL - ownerMin + time.Hour); return nil },
 	} {
 		if err := spoil(); err != nil {
@@ -164,7 +164,7 @@ func TestOwnerTokenIsMadeOnce(t *testing.T) {
 		if p, err := r.Verify(t.Context(), r.ownerToken(t)); err != nil || !slices.Equal(p.Scopes, []string{"*"}) {
 			t.Errorf("%s: %+v, %v", name, p, err)
 		}
-		if info, err := os.Stat(r.cfg.OwnerToken); err != nil || info.Mode().Perm() != 0o600 {
+		if info, err := os.Stat(r.cfg.TokenFile); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, %v", name, info.Mode(), err)
 		}
 	}

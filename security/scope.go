@@ -38,5 +38,5 @@ var services = map[string][]string{
 	"scheduling":    {"schedule:assign"},
 	"worker":        {"worker:create"},
 	"execution":     {"exec:run"},
-	"artifact":      {"artifact:upload"},
+	"artifact":      {"artifact:upload", "artifact:read"}, // what jobs leave behind, and start from
 }

@@ -104,7 +104,7 @@ func (r *Room) read(token string) (c claims, err error) {
 func (r *Room) accept(c claims, now time.Time) (authz.Principal, error) {
 	expires := time.Unix(c.Expires, 0)
 	switch {
-	case !r.ours(c.Issuer):
+	case !r.issuer.made(c.Issuer):
 		return authz.Principal{}, bad("another issuer made it")
 	case c.Audience != audience:
 		return authz.Principal{}, bad("it is for another audience")

@@ -200,7 +200,7 @@ func (r *Room) list(ctx context.Context, in *struct {
 	if err := r.gate.Pass(ctx, "Worker::read", authz.Resource{Type: "Worker", ID: "*", Tenant: t, Attrs: map[string]any{"provider_id": r.cfg.Provider.Kind(), "namespace": "", "provider_authorized": true}}); err != nil {
 		return nil, err
 	}
-	where := "live = 1 AND +tenant = $1" // the index of those that live, not the key of all
+	where := "live = 1 AND tenant || '' = $1" // the index of those that live, not the key of all
 	if in.All || in.State == string(Terminated) || in.State == string(Failed) {
 		where = "tenant = $1"
 	}

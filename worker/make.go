@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"fragua.dev/fragua/contract/authz"
@@ -20,9 +21,9 @@ func (r *Room) assigned(ctx context.Context, e event.Event, a event.Assignment) 
 		return nil // another worker room's node
 	}
 	w := of(e, a, r.cfg.Now().UTC())
-	switch _, err := r.read(ctx, w.Tenant, w.ID); {
+	switch old, err := r.read(ctx, w.Tenant, w.ID); {
 	case err == nil:
-		return nil
+		return r.repeat(ctx, e, old)
 	case !errors.Is(err, errAbsent):
 		return err
 	}
@@ -41,7 +42,11 @@ func (r *Room) assigned(ctx context.Context, e event.Event, a event.Assignment) 
 	if !answer.Permit {
 		return r.refuse(ctx, w, answer, "not permitted: "+answer.Reason)
 	}
-	if err := r.make(ctx, w, lease); err != nil {
+	ttl := lease
+	if a.Attempt == 0 { // asked for by POST /schedule: nobody runs steps on it by itself
+		ttl = lone
+	}
+	if err := r.make(ctx, w, ttl); err != nil {
 		if ctx.Err() != nil {
 			return err
 		}
@@ -54,6 +59,18 @@ func (r *Room) assigned(ctx context.Context, e event.Event, a event.Assignment) 
 		}
 		return tx.Emit(answer.Event, w.ready(now))
 	})
+}
+
+// repeat says again how a worker ended, to a room that asks again: it seems not to
+// have heard.
+func (r *Room) repeat(ctx context.Context, e event.Event, w *worker) error {
+	i := strings.LastIndex(string(e.ID), ".r")
+	if i < 0 || !w.over() {
+		return nil
+	}
+	fact := w.endFact()
+	fact.ID += ident.Event(e.ID[i:])
+	return r.db.Write(ctx, func(tx *sqldb.Tx) error { return tx.Emit(fact) })
 }
 
 // service is the room's own principal, at work for a tenant.
@@ -118,7 +135,9 @@ func (r *Room) refuse(ctx context.Context, w *worker, answer authz.Answer, reaso
 // jobOver ends the worker of an attempt that is over. When nothing runs in it any
 // more, that is done at once; otherwise the wish is saved first.
 func (r *Room) jobOver(ctx context.Context, t ident.Tenant, job ident.Job, attempt int, reason string, quiet bool) error {
-	w, err := decode(r.db.QueryRow(ctx, `SELECT body FROM worker WHERE tenant = $1 AND job = $2 AND job <> '' AND attempt = $3`,
+	// The tenant is compared in a way that keeps its key from being used: it would
+	// find all workers of the tenant.
+	w, err := decode(r.db.QueryRow(ctx, `SELECT body FROM worker WHERE job = $2 AND job <> '' AND attempt = $3 AND tenant || '' = $1`,
 		string(t), string(job), attempt))
 	if errors.Is(err, errAbsent) {
 		return r.bury(ctx, t, job, attempt, reason)

@@ -123,16 +123,24 @@ func (w *worker) ready(now time.Time) event.Event {
 // end takes note that w ended as it was told.
 func (w *worker) end(now time.Time, exitCode int) event.Event {
 	w.State, w.Ended, w.ExitCode = Terminated, &now, &exitCode
-	return event.WorkerTerminated.Event(w.about("", now), event.WorkerEnd{
-		Worker: w.ID, ExitCode: exitCode, Job: w.Job, Attempt: w.Attempt, Assignment: w.Assignment,
-	})
+	return w.endFact()
 }
 
 // fail takes note that w ended, or never was, unasked.
 func (w *worker) fail(now time.Time, reason string) event.Event {
 	w.State, w.Ended, w.Reason = Failed, &now, reason
-	return event.WorkerFailed.Event(w.about("", now), event.WorkerLoss{
-		Worker: w.ID, Reason: reason, Job: w.Job, Attempt: w.Attempt, Assignment: w.Assignment,
+	return w.endFact()
+}
+
+// endFact says how w ended.
+func (w *worker) endFact() event.Event {
+	if w.State == Failed {
+		return event.WorkerFailed.Event(w.about("", *w.Ended), event.WorkerLoss{
+			Worker: w.ID, Reason: w.Reason, Job: w.Job, Attempt: w.Attempt, Assignment: w.Assignment,
+		})
+	}
+	return event.WorkerTerminated.Event(w.about("", *w.Ended), event.WorkerEnd{
+		Worker: w.ID, ExitCode: *w.ExitCode, Job: w.Job, Attempt: w.Attempt, Assignment: w.Assignment,
 	})
 }
 

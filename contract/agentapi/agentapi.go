@@ -21,11 +21,13 @@ import (
 
 // Limits of the API, in bytes unless said otherwise.
 const (
-	MaxBody      = 8 << 20 // of a JSON body
-	MaxWait      = 30_000  // of one /complete, in milliseconds
-	MaxWorkspace = 8 << 30 // of an unpacked workspace
-	MaxLine      = 1 << 20 // of a log line; the rest is cut, with a mark
-	MaxLog       = 1 << 30 // of an execution's log; the rest is cut, with a mark
+	MaxBody      = 8 << 20  // of a JSON body
+	MaxWait      = 30_000   // of one /complete, in milliseconds
+	MaxExecWait  = 1000     // of one /exec, in milliseconds
+	MaxInline    = 32 << 10 // of a log within an answer of /exec
+	MaxWorkspace = 8 << 30  // of an unpacked workspace
+	MaxLine      = 1 << 20  // of a log line; the rest is cut, with a mark
+	MaxLog       = 1 << 30  // of an execution's log; the rest is cut, with a mark
 	DefaultGrace = 5 * time.Second
 )
 
@@ -41,6 +43,7 @@ type ExecRequest struct {
 	Secrets   map[string]string `json:"secrets,omitempty"` // environment variables too, and masked in the log
 	TimeoutMS int64             `json:"timeout_ms,omitempty"`
 	GraceMS   int64             `json:"grace_ms,omitempty"`
+	WaitMS    int64             `json:"wait_ms,omitempty"` // for the end, before the answer: a short step is one call; at most MaxExecWait
 }
 
 // The states of an execution.
@@ -70,7 +73,8 @@ type Exec struct {
 	Finished time.Time  `json:"finished_at,omitzero"`
 	Stdout   LogSize    `json:"stdout"`
 	Stderr   LogSize    `json:"stderr"`
-	LogBytes int64      `json:"log_bytes"` // of the frame stream, once it is whole
+	LogBytes int64      `json:"log_bytes"`     // of the frame stream, once it is whole
+	Log      []byte     `json:"log,omitempty"` // the whole frame stream, in an answer of /exec to a short step that ended in time
 }
 
 // LogSize counts what one stream printed, as kept.

@@ -149,6 +149,7 @@ type StepBegin struct {
 	Index   int        `json:"index"` // of the step in its job, from 0
 	Try     int        `json:"try"`   // of the step in this attempt, from 1
 	At      time.Time  `json:"started_at"`
+	Over    bool       `json:"over,omitempty"` // it has ended meanwhile; the event that says how was sent with this one
 }
 
 // StepEnd says how a step ended well.

@@ -5,10 +5,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"fragua.dev/fragua/contract/agentapi"
@@ -51,8 +53,10 @@ func newJob(o agentapi.Order, log *slog.Logger) (*job, error) {
 		expired: make(chan struct{}), over: make(chan struct{}), steps: map[ident.Step]*run{}, execs: map[ident.Exec]*run{},
 	}
 	for _, d := range []string{j.workspace(), j.temp()} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
-			return nil, err
+		if !untouched(d) {
+			if err := os.MkdirAll(d, 0o700); err != nil {
+				return nil, err
+			}
 		}
 	}
 	j.expires = time.Now().Add(j.lease)
@@ -104,9 +108,38 @@ func (j *job) close(grace time.Duration) bool {
 	for _, r := range running {
 		r.spool.close()
 	}
+	if untouched(j.workspace()) && untouched(j.temp()) && len(running) == j.unspilled(running) {
+		return clean // the folders serve the next job: making them anew costs more than a small step
+	}
 	if err := os.RemoveAll(j.order.Dir); err != nil {
 		j.log.Error("the worker's folder cannot be removed", "error", err)
 		clean = false
 	}
 	return clean
+}
+
+// unspilled counts executions whose log is in no file.
+func (j *job) unspilled(all []*run) int {
+	n := 0
+	for _, r := range all {
+		if !r.spool.spilled() {
+			n++
+		}
+	}
+	return n
+}
+
+// untouched says whether a folder is as this package makes it, and empty.
+func untouched(dir string) bool {
+	f, err := os.Open(dir)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || info.Mode() != os.ModeDir|0o700 || info.Sys().(*syscall.Stat_t).Uid != uint32(os.Geteuid()) {
+		return false
+	}
+	_, err = f.Readdirnames(1)
+	return errors.Is(err, io.EOF)
 }

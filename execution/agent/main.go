@@ -31,6 +31,7 @@ const (
 // Main runs an agent until it is told to end, and returns its exit code. args are
 // those after the program's own; there are none.
 func Main(_ []string, log *slog.Logger) int {
+	relax()
 	control := os.NewFile(controlFD, "control")
 	if _, err := unix.FcntlInt(controlFD, unix.F_GETFD, 0); err != nil {
 		fmt.Fprintln(os.Stderr, "fragua agent is started by fragua serve, and has no use by itself")

@@ -110,7 +110,20 @@ func (j *job) serveExec(w http.ResponseWriter, r *http.Request) {
 		j.filled = true
 	}
 	j.mu.Unlock()
-	answer(w, e.view())
+	if q.WaitMS <= 0 {
+		answer(w, e.view())
+		return
+	}
+	t := time.NewTimer(time.Duration(min(q.WaitMS, agentapi.MaxExecWait)) * time.Millisecond)
+	defer t.Stop()
+	select {
+	case <-e.done:
+		x := e.view()
+		x.Log, _ = e.spool.short(agentapi.MaxInline) // a longer one is fetched
+		answer(w, x)
+	case <-t.C:
+		answer(w, e.view())
+	}
 }
 
 func (j *job) find(w http.ResponseWriter, id ident.Exec) *run {

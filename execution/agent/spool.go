@@ -151,6 +151,23 @@ func (s *spool) read(p []byte, at int64) (n int, wait <-chan struct{}, err error
 	return n, nil, err
 }
 
+// short returns all frames, if they are few.
+func (s *spool) short(most int) ([]byte, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.file != nil || len(s.mem) > most {
+		return nil, false
+	}
+	return s.mem, true
+}
+
+// spilled says whether there is a file.
+func (s *spool) spilled() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.file != nil
+}
+
 func (s *spool) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

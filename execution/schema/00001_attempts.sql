@@ -19,8 +19,8 @@ CREATE TABLE exec (
 	body    BLOB    NOT NULL,
 	PRIMARY KEY (tenant, id)
 ) WITHOUT ROWID;
-CREATE INDEX exec_by_job ON exec (tenant, job, attempt);
-CREATE INDEX exec_by_step ON exec (tenant, step) WHERE attempt = 0; -- of POST /exec, whose key is the step's id
+CREATE INDEX exec_by_job ON exec (job, attempt);
+CREATE INDEX exec_by_step ON exec (step) WHERE attempt = 0; -- of POST /exec, whose key is the step's id
 CREATE INDEX exec_live ON exec (id) WHERE state = 'STARTED';
 
 -- Workers without a job, for POST /exec.

@@ -38,7 +38,7 @@ func FuzzTarget(f *testing.F) {
 	f.Add("OPTIONS", "*", "Traceparent", "00-x")
 	f.Add("HEAD", "/things", "Authorization", "Bearer")
 	f.Fuzz(func(t *testing.T, method, target, header, value string) {
-		if method == "" || strings.HasPrefix(target, "/things/") || strings.HasPrefix(target, "/half") || strings.HasPrefix(target, "/events") {
+		if method == "" || strings.HasPrefix(target, "/things/") || strings.HasPrefix(target, "/half") || strings.HasPrefix(target, "/events") || strings.HasPrefix(target, "/logs/") {
 			return // these fail, or go on, because a test wants them to
 		}
 		w := s.do(method, target, "", header, value)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -28,8 +29,9 @@ type Options struct {
 
 	// Open says which requests need no token: [OpenPath] unless given.
 	Open func(*http.Request) bool
-	// Stream says which requests may go on for as long as they like: [StreamPath]
-	// unless given. Only a POST or PUT among them may also have a body of any size.
+	// Stream says which requests may go on for as long as something moves:
+	// [StreamPath] unless given. Only a POST or PUT among them may also have a body
+	// of any size.
 	Stream func(*http.Request) bool
 
 	Now   func() time.Time
@@ -149,6 +151,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	stream := h.Stream(r)
 	clock := http.NewResponseController(w)
 	if stream {
+		out.clock, out.patience = clock, patience*h.Timeout
 		_ = clock.SetWriteDeadline(time.Time{}) // the request before on this connection may have left one
 	} else {
 		var cancel context.CancelFunc
@@ -215,7 +218,7 @@ func (h *handler) refuse(ctx context.Context, w http.ResponseWriter, err error) 
 // body bounds a request's body in size and time.
 func (h *handler) body(w http.ResponseWriter, r *http.Request, clock *http.ResponseController, stream bool) *Problem {
 	if stream && (r.Method == http.MethodPost || r.Method == http.MethodPut) {
-		_ = clock.SetReadDeadline(time.Time{})
+		r.Body = &patient{r.Body, clock, h.Timeout}
 		return nil
 	}
 	if enc := r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
@@ -229,6 +232,28 @@ func (h *handler) body(w http.ResponseWriter, r *http.Request, clock *http.Respo
 	_ = clock.SetReadDeadline(until)
 	r.Body = http.MaxBytesReader(w, r.Body, h.MaxBody)
 	return nil
+}
+
+// patience is how many times a request's time a stream waits for a client that
+// does not read.
+const patience = 5
+
+// patient reads a body of any length, as long as some of it comes. At its end the
+// deadline goes: from then on the server watches the connection, and would take
+// the deadline for its end.
+type patient struct {
+	io.ReadCloser
+	clock *http.ResponseController
+	each  time.Duration
+}
+
+func (p *patient) Read(b []byte) (int, error) {
+	_ = p.clock.SetReadDeadline(time.Now().Add(p.each))
+	n, err := p.ReadCloser.Read(b)
+	if err != nil {
+		_ = p.clock.SetReadDeadline(time.Time{})
+	}
+	return n, err
 }
 
 // readable refuses what cannot be a request of this API, and mends a query whose

@@ -1,7 +1,10 @@
 package httpapi
 
 import (
+	"path"
 	"reflect"
+	"strings"
+	"unicode"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -29,5 +32,10 @@ func schemaName(t reflect.Type, hint string) string {
 	if name, ok := specs[t]; ok {
 		return name
 	}
-	return huma.DefaultSchemaNamer(t, hint)
+	name := huma.DefaultSchemaNamer(t, hint)
+	if first := t.Name(); first != "" && unicode.IsLower(rune(first[0])) { // a room's own: others may have one of this name
+		room := path.Base(t.PkgPath())
+		name = strings.ToUpper(room[:1]) + room[1:] + name
+	}
+	return name
 }

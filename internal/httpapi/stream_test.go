@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -221,5 +222,42 @@ func TestDescription(t *testing.T) {
 	}
 	if w := s.do("GET", "/docs/docs.css", "", "Authorization", ""); w.Code != 200 || !strings.HasPrefix(w.Header().Get("Content-Type"), "text/css") {
 		t.Errorf("%d %v", w.Code, w.Header())
+	}
+}
+
+// TestClientsThatStandStill reads nothing of an answer, and sends nothing of a body.
+func TestClientsThatStandStill(t *testing.T) {
+	for _, head := range []string{
+		"GET /logs/flood HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer good\r\n\r\n",
+		"POST /artifacts HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer good\r\nContent-Length: 100\r\n\r\nx",
+	} {
+		s := serve(t, func(o *Options) { o.Timeout = 50 * time.Millisecond })
+		srv := httptest.NewServer(s)
+		c, err := net.Dial("tcp", srv.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(c, head)
+		select {
+		case err := <-s.ended:
+			if n, ok := errors.AsType[net.Error](err); !ok || !n.Timeout() {
+				t.Errorf("%.20s: ended by %v", head, err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Errorf("%.20s: waits without end", head)
+		}
+		c.Close()
+		srv.Close()
+	}
+}
+
+func TestLongDownload(t *testing.T) {
+	s := serve(t)
+	srv := httptest.NewServer(s)
+	defer srv.Close()
+	res := send(t, srv.Client(), "GET", srv.URL+"/artifacts/a/b/1/content", nil)
+	defer res.Body.Close()
+	if n, err := io.Copy(io.Discard, res.Body); n != 2*piece+1 || err != nil {
+		t.Errorf("%d bytes, %v", n, err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 )
 
 // writer makes an error in plain text, as the mux and http.Error write it, into
@@ -13,6 +14,19 @@ type writer struct {
 	status   int
 	swallow  bool   // what follows is the text that was replaced
 	headOnly func() // of a HEAD: ends the handler once its header is written
+
+	clock    *http.ResponseController // of a stream
+	patience time.Duration            // how long one write of a stream may take
+}
+
+// piece is how much of a file must have gone within a stream's patience.
+const piece = 4 << 20
+
+// wait gives the client of a stream its time anew.
+func (w *writer) wait() {
+	if w.clock != nil {
+		_ = w.clock.SetWriteDeadline(time.Now().Add(w.patience))
+	}
 }
 
 // Unwrap lets http.ResponseController reach the connection.
@@ -51,6 +65,7 @@ func (w *writer) Write(p []byte) (int, error) {
 	if w.swallow {
 		return len(p), nil
 	}
+	w.wait()
 	return w.ResponseWriter.Write(p)
 }
 
@@ -59,10 +74,21 @@ func (w *writer) ReadFrom(r io.Reader) (int64, error) {
 	if w.status == 0 {
 		w.WriteHeader(http.StatusOK)
 	}
-	if from, ok := w.ResponseWriter.(io.ReaderFrom); ok && !w.swallow {
+	from, ok := w.ResponseWriter.(io.ReaderFrom)
+	if !ok || w.swallow {
+		return io.Copy(onlyWrite{w}, r)
+	}
+	if w.clock == nil {
 		return from.ReadFrom(r)
 	}
-	return io.Copy(onlyWrite{w}, r)
+	for n := int64(0); ; {
+		w.wait()
+		m, err := from.ReadFrom(io.LimitReader(r, piece))
+		n += m
+		if err != nil || m < piece {
+			return n, err
+		}
+	}
 }
 
 type onlyWrite struct{ io.Writer }
@@ -72,5 +98,6 @@ func (w *writer) Flush() {
 	if w.status == 0 {
 		w.WriteHeader(http.StatusOK)
 	}
+	w.wait()
 	_ = http.NewResponseController(w.ResponseWriter).Flush() // a writer that cannot flush does not hold back either
 }

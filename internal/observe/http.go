@@ -48,7 +48,7 @@ func (o *Observe) Middleware(next http.Handler) http.Handler {
 		method := methodName(r.Method)
 		end := func(error) {}
 		if traced(r.URL.Path) {
-			ctx, end = start(ctx, SpanServer, method, nil)
+			ctx, end = start(ctx, "", "", SpanServer, method, nil)
 		}
 		r = r.WithContext(ctx)
 		if own := TraceParent(ctx); own != "" {

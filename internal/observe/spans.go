@@ -23,7 +23,7 @@ const (
 
 // CreateJob begins the span of accepting a job, up to JobRequested.
 func CreateJob(ctx context.Context, tenant ident.Tenant, job ident.Job, specHash, correlation string) (context.Context, func(error)) {
-	return start(Of(ctx, tenant, job), "orchestration", SpanCreateJob, []attribute.KeyValue{
+	return start(ctx, tenant, job, "orchestration", SpanCreateJob, []attribute.KeyValue{
 		attribute.String("spec_hash", specHash), attribute.String("correlation_id", correlation)})
 }
 
@@ -34,20 +34,20 @@ func ScheduleJob(ctx context.Context, tenant ident.Tenant, job ident.Job, node i
 	if node != "" {
 		kvs = append(kvs, attribute.String("node_id", string(node)))
 	}
-	return start(Of(ctx, tenant, job), "orchestration", SpanScheduleJob, kvs)
+	return start(ctx, tenant, job, "orchestration", SpanScheduleJob, kvs)
 }
 
 // CreateWorker begins the span of making a worker, up to WorkerCreated; job is
 // empty for one that is made for no job.
 func CreateWorker(ctx context.Context, tenant ident.Tenant, job ident.Job, provider, runtimeSpec string) (context.Context, func(error)) {
-	return start(Of(ctx, tenant, job), "worker", SpanCreateWorker, []attribute.KeyValue{
+	return start(ctx, tenant, job, "worker", SpanCreateWorker, []attribute.KeyValue{
 		attribute.String("provider_id", provider), attribute.String("runtime_spec", runtimeSpec)})
 }
 
 // RunStep begins the span of a step's execution, from StepStarted to
 // StepCompleted. Its duration, in milliseconds, is added when it ends.
 func RunStep(ctx context.Context, tenant ident.Tenant, job ident.Job, exec ident.Exec, step ident.Step) (context.Context, func(error)) {
-	return start(Of(ctx, tenant, job), "execution", SpanRunStep, []attribute.KeyValue{
+	return start(ctx, tenant, job, "execution", SpanRunStep, []attribute.KeyValue{
 		attribute.String("exec_id", string(exec)), attribute.String("step_id", string(step))})
 }
 
@@ -57,13 +57,13 @@ func EmitMetric(ctx context.Context, tenant ident.Tenant, name string, value flo
 	if b, err := json.Marshal(tags); err == nil && len(tags) > 0 {
 		text = string(b)
 	}
-	return start(Of(ctx, tenant, ""), "telemetry", SpanEmitMetric, []attribute.KeyValue{
+	return start(ctx, tenant, "", "telemetry", SpanEmitMetric, []attribute.KeyValue{
 		attribute.String("metric_name", name), attribute.String("value", strconv.FormatFloat(value, 'g', -1, 64)), attribute.String("tags", text)})
 }
 
 // Authorize begins the span of a decision, up to AuthGranted or
 // AuthorizationDenied. A denial is no error of it: see [Set] of decision.
 func Authorize(ctx context.Context, tenant ident.Tenant, principal, resource, action string) (context.Context, func(error)) {
-	return start(Of(ctx, tenant, ""), "security", SpanAuthorize, []attribute.KeyValue{
+	return start(ctx, tenant, "", "security", SpanAuthorize, []attribute.KeyValue{
 		attribute.String("principal", principal), attribute.String("resource", resource), attribute.String("action", action)})
 }

@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -115,15 +116,15 @@ func Began(ctx context.Context, at time.Time) context.Context {
 // must call End once, with what went wrong or nil. Attributes are short texts, at
 // most 32, of 512 bytes each; secrets have no place in them, nor in the error.
 func Start(ctx context.Context, service, name string, attrs map[string]string) (_ context.Context, End func(error)) {
-	kvs := make([]attribute.KeyValue, 0, len(attrs)+2)
+	kvs := make([]attribute.KeyValue, 0, len(attrs))
 	for k, v := range attrs {
 		kvs = append(kvs, attribute.String(k, v))
 	}
-	return start(ctx, service, name, kvs)
+	return start(ctx, "", "", service, name, kvs)
 }
 
-// start is Start; kvs is its own.
-func start(ctx context.Context, service, name string, kvs []attribute.KeyValue) (context.Context, func(error)) {
+// start is Start, for a tenant and a job as [Of] takes them.
+func start(ctx context.Context, tenant ident.Tenant, job ident.Job, service, name string, kvs []attribute.KeyValue) (context.Context, func(error)) {
 	s := scopeOf(ctx)
 	o := s.observe
 	if o == nil {
@@ -131,23 +132,23 @@ func start(ctx context.Context, service, name string, kvs []attribute.KeyValue) 
 			return ctx, func(error) {}
 		}
 	}
-	if s.tenant == "" {
-		s.tenant = authz.From(ctx).Tenant
-	}
+	was := s
+	s.tenant, s.job = cmp.Or(tenant, s.tenant, authz.From(ctx).Tenant), cmp.Or(job, s.job)
+	all := append(make([]attribute.KeyValue, 0, len(kvs)+2), kvs...)
 	if s.tenant != "" {
-		kvs = append(kvs, attribute.String(attrTenant, string(s.tenant)))
+		all = append(all, attribute.String(attrTenant, string(s.tenant)))
 	}
 	if s.job != "" {
-		kvs = append(kvs, attribute.String(attrJob, string(s.job)))
+		all = append(all, attribute.String(attrJob, string(s.job)))
 	}
 	at := s.began
 	if at.IsZero() {
 		at = o.cfg.Now()
-	} else {
-		s.began = time.Time{}
+	}
+	if s.began = (time.Time{}); s != was {
 		ctx = s.in(ctx)
 	}
-	ctx, span := o.tracer(service).Start(ctx, name, trace.WithTimestamp(at), trace.WithAttributes(kvs...))
+	ctx, span := o.tracer(service).Start(ctx, name, trace.WithTimestamp(at), trace.WithAttributes(all...))
 	return ctx, func(err error) {
 		if err != nil {
 			text := err.Error()

@@ -7,6 +7,8 @@ const (
 	maxDepth = 48     // of values within values, of which a pipeline needs 7
 	maxNodes = 50_000 // after aliases have been followed
 	maxRefs  = 1_000  // aliases in one file
+	maxKeys  = 20_000 // as written: the YAML parser's time grows with their square
+	maxWords = 200_000
 )
 
 type kind uint8

@@ -32,7 +32,7 @@ func readYAML(src []byte) (n *node, err error) {
 		}
 	}()
 	tokens := lexer.Tokenize(string(src))
-	if err := tooDeep(tokens); err != nil {
+	if err := tooMuch(tokens); err != nil {
 		return nil, err
 	}
 	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
@@ -56,11 +56,18 @@ func readYAML(src []byte) (n *node, err error) {
 	return r.value(body, 0)
 }
 
-// tooDeep refuses what would make the parser call itself too often.
-func tooDeep(tokens token.Tokens) error {
-	flow, line, onLine := 0, 0, 0
-	for _, t := range tokens {
+// tooMuch refuses what would make the parser call itself too often, or take too
+// long.
+func tooMuch(tokens token.Tokens) error {
+	flow, line, onLine, keys := 0, 0, 0, 0
+	for i, t := range tokens {
 		p := pos{t.Position.Line, t.Position.Column}
+		if t.Type == token.MappingValueType {
+			keys++
+		}
+		if keys > maxKeys || i > maxWords {
+			return stopf(p, "the file is too long: more than %d keys, or %d words and signs", maxKeys, maxWords)
+		}
 		switch t.Type {
 		case token.MappingStartType, token.SequenceStartType:
 			flow++
@@ -97,6 +104,14 @@ func syntax(err error) error {
 		message = "a tab cannot indent YAML; use spaces"
 	case strings.Contains(message, "@"), strings.Contains(message, "`"):
 		message = "a value cannot begin with this character; put it in quotes"
+	case strings.Contains(message, "mapping value is not allowed"):
+		message = "a text that holds ': ' needs quotes around it, or | and a line of its own"
+	case strings.Contains(message, "could not find flow mapping end"):
+		message = "this { is not closed"
+	case strings.Contains(message, "sequence end token"):
+		message = "this [ is not closed"
+	case strings.Contains(message, "could not find end character of"):
+		message = "this quote is not closed"
 	default:
 		message = "this is not YAML: " + message
 	}

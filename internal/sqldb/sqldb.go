@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/pressly/goose/v3"
 	_ "modernc.org/sqlite" // the driver named sqlite
@@ -26,17 +27,29 @@ var (
 // maxBatch bounds how many transactions share one commit.
 const maxBatch = 256
 
+// Under load a commit waits until gather after the one before, so that more share
+// it; a commit costs as much CPU as several transactions. Who is alone waits for
+// nobody.
+const (
+	gather  = 8 * time.Millisecond
+	crowded = 2 // transactions in the commit before
+)
+
 // DB is a room's database.
 type DB struct {
 	write    *sql.DB
 	read     *sql.DB
 	conn     *sql.Conn
 	stmts    map[string]*sql.Stmt // of conn; the writer's alone
+	reads    sync.Map             // query → *sql.Stmt of read
 	ask      chan request
 	quit     chan struct{}
 	done     chan struct{}
 	closing  sync.Once
 	onCommit func([]Row)
+	seq      int64     // of the last event; the writer's alone
+	began    time.Time // the last commit
+	crowd    int       // how many shared it
 }
 
 // A Row is an event in the outbox. Seq grows by commit.
@@ -91,6 +104,12 @@ func Open(ctx context.Context, file string, schema fs.FS) (*DB, error) {
 		return nil, fmt.Errorf("open %s: %w", file, err)
 	}
 	if db.conn, err = w.Conn(ctx); err != nil {
+		w.Close()
+		r.Close()
+		return nil, fmt.Errorf("open %s: %w", file, err)
+	}
+	if err := db.conn.QueryRowContext(ctx, `SELECT COALESCE(MAX(seq), 0) FROM outbox`).Scan(&db.seq); err != nil {
+		db.conn.Close()
 		w.Close()
 		r.Close()
 		return nil, fmt.Errorf("open %s: %w", file, err)
@@ -153,6 +172,11 @@ func (db *DB) writer() {
 		case <-db.quit:
 			return
 		}
+		if db.crowd >= crowded {
+			if left := gather - time.Since(db.began); left > 0 {
+				time.Sleep(left)
+			}
+		}
 		for len(batch) < maxBatch {
 			select {
 			case r := <-db.ask:
@@ -162,6 +186,7 @@ func (db *DB) writer() {
 			}
 			break
 		}
+		db.began, db.crowd = time.Now(), len(batch)
 		db.commit(batch)
 	}
 }
@@ -200,13 +225,17 @@ func (db *DB) commit(batch []request) {
 		}
 		err := error(nil)
 		if tx.writes > 0 {
-			if err = tx.control("COMMIT"); err != nil {
+			if err = tx.post(); err == nil {
+				err = tx.control("COMMIT")
+			}
+			if err != nil {
 				tx.control("ROLLBACK") // best effort: the commit's error is the one to tell
 			}
 		} else {
 			err = tx.control("ROLLBACK")
 		}
 		if err == nil && len(tx.emitted) > 0 {
+			db.seq = tx.emitted[len(tx.emitted)-1].Seq
 			db.onCommit(tx.emitted)
 		}
 		for i, r := range batch {
@@ -233,14 +262,38 @@ func explain(err error) error {
 	return err
 }
 
-// Query reads what is committed. The caller closes the rows.
+// Query reads what is committed. The caller closes the rows. The text of a query
+// is compiled once: values belong into args.
 func (db *DB) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	return db.read.QueryContext(ctx, rebind(query), args...)
+	s, err := db.prepared(query)
+	if err != nil {
+		return nil, err
+	}
+	return s.QueryContext(ctx, args...)
 }
 
 // QueryRow reads one committed row.
 func (db *DB) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
-	return db.read.QueryRowContext(ctx, rebind(query), args...)
+	s, err := db.prepared(query)
+	if err != nil {
+		return db.read.QueryRowContext(ctx, rebind(query), args...) // fails in the same way, when scanned
+	}
+	return s.QueryRowContext(ctx, args...)
+}
+
+func (db *DB) prepared(query string) (*sql.Stmt, error) {
+	if s, ok := db.reads.Load(query); ok {
+		return s.(*sql.Stmt), nil
+	}
+	s, err := db.read.PrepareContext(context.Background(), rebind(query))
+	if err != nil {
+		return nil, err
+	}
+	if old, twice := db.reads.LoadOrStore(query, s); twice {
+		s.Close()
+		return old.(*sql.Stmt), nil
+	}
+	return s, nil
 }
 
 // Close waits for the batch that is being written, and closes the files.
@@ -252,6 +305,10 @@ func (db *DB) Close() error {
 		for _, s := range db.stmts {
 			s.Close()
 		}
+		db.reads.Range(func(_, s any) bool {
+			s.(*sql.Stmt).Close()
+			return true
+		})
 		err = errors.Join(db.conn.Close(), db.read.Close(), db.write.Close())
 	})
 	return err

@@ -1,6 +1,7 @@
 package sqldb
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -82,10 +83,9 @@ func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
 }
 
 const outboxSchema = `
-CREATE TABLE IF NOT EXISTS outbox (
-	seq  INTEGER PRIMARY KEY AUTOINCREMENT,
-	id   TEXT NOT NULL UNIQUE,
-	body BLOB NOT NULL
+CREATE TABLE IF NOT EXISTS outbox ( -- a row for each commit
+	seq  INTEGER PRIMARY KEY, -- of its last event
+	body BLOB NOT NULL        -- its events, one JSON object a line
 );
 CREATE TABLE IF NOT EXISTS dead_letter (
 	id      TEXT NOT NULL,
@@ -96,7 +96,7 @@ CREATE TABLE IF NOT EXISTS dead_letter (
 	PRIMARY KEY (id, room)
 );`
 
-// Emit puts events into the outbox. One that is already there is not put again.
+// Emit puts events into the outbox, in this order. Those without an id are none.
 func (tx *Tx) Emit(events ...event.Event) error {
 	for _, e := range events {
 		if e.ID == "" {
@@ -106,45 +106,66 @@ func (tx *Tx) Emit(events ...event.Event) error {
 		if err != nil {
 			return fmt.Errorf("emit %s: %w", e.ID, err)
 		}
-		var seq int64
-		s, err := tx.stmt(`INSERT INTO outbox (id, body) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING RETURNING seq`)
-		if err != nil {
-			return err
-		}
 		tx.writes++
-		switch err := s.QueryRow(string(e.ID), body).Scan(&seq); err {
-		case nil:
-			tx.emitted = append(tx.emitted, Row{seq, e, body})
-		case sql.ErrNoRows:
-		default:
-			return fmt.Errorf("emit %s: %w", e.ID, err)
-		}
+		tx.emitted = append(tx.emitted, Row{Event: e, Body: body})
 	}
 	return nil
 }
 
-// Outbox returns up to limit events after seq, in order.
+// post writes what a whole batch emitted as one row of the outbox: rows cost more
+// than bytes.
+func (tx *Tx) post() error {
+	if len(tx.emitted) == 0 {
+		return nil
+	}
+	var body []byte
+	for i := range tx.emitted {
+		tx.emitted[i].Seq = tx.db.seq + int64(i) + 1
+		body = append(append(body, tx.emitted[i].Body...), '\n')
+	}
+	last := tx.emitted[len(tx.emitted)-1].Seq
+	if _, err := tx.Exec(`INSERT INTO outbox (seq, body) VALUES ($1, $2)`, last, body); err != nil {
+		return fmt.Errorf("outbox: %w", err)
+	}
+	return nil
+}
+
+// Outbox returns events after seq, in order: at least limit of them if there are
+// so many.
 func (db *DB) Outbox(ctx context.Context, after int64, limit int) ([]Row, error) {
-	rows, err := db.Query(ctx, `SELECT seq, body FROM outbox WHERE seq > $1 ORDER BY seq LIMIT $2`, after, limit)
+	rows, err := db.Query(ctx, `SELECT seq, body FROM outbox WHERE seq > $1 ORDER BY seq`, after)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	var out []Row
 	for rows.Next() {
-		var r Row
-		if err := rows.Scan(&r.Seq, &r.Body); err != nil {
+		var (
+			last int64
+			body []byte
+		)
+		if err := rows.Scan(&last, &body); err != nil {
 			return nil, err
 		}
-		if err := json.Unmarshal(r.Body, &r.Event); err != nil {
-			return nil, fmt.Errorf("outbox row %d: %w", r.Seq, err)
+		lines := bytes.Split(bytes.TrimSuffix(body, []byte{'\n'}), []byte{'\n'})
+		for i, line := range lines {
+			r := Row{Seq: last - int64(len(lines)-1-i), Body: line}
+			if r.Seq <= after {
+				continue
+			}
+			if err := json.Unmarshal(line, &r.Event); err != nil {
+				return nil, fmt.Errorf("outbox row %d: %w", last, err)
+			}
+			out = append(out, r)
 		}
-		out = append(out, r)
+		if len(out) >= limit {
+			break
+		}
 	}
 	return out, rows.Err()
 }
 
-// Forget deletes the outbox up to and including seq.
+// Forget deletes the outbox up to and including seq, as far as whole commits go.
 func (tx *Tx) Forget(seq int64) error {
 	_, err := tx.Exec(`DELETE FROM outbox WHERE seq <= $1`, seq)
 	return err

@@ -16,8 +16,8 @@ CREATE INDEX job_by_time ON job (tenant, created_ms, id);
 CREATE INDEX job_due     ON job (due_ms) WHERE live = 1;
 CREATE INDEX job_live    ON job (tenant, created_ms, id) WHERE live = 1;
 CREATE INDEX job_bad     ON job (tenant, created_ms, id) WHERE state IN ('FAILED', 'CANCELLED', 'TERMINATED');
-CREATE INDEX job_by_run  ON job (tenant, run) WHERE run <> '';
-CREATE INDEX job_by_pipeline ON job (tenant, pipeline, created_ms, id) WHERE pipeline <> '';
+CREATE INDEX job_by_run  ON job (run) WHERE run <> '';
+CREATE INDEX job_by_pipeline ON job (pipeline, created_ms, id) WHERE pipeline <> '';
 
 CREATE TABLE pipeline (
 	tenant     TEXT    NOT NULL,

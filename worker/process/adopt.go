@@ -29,7 +29,7 @@ func (p *Provider) Adopt(ctx context.Context, known []provider.Made) ([]ident.Wo
 		p.workers[m.Worker] = w
 		p.mu.Unlock()
 		alive = append(alive, m.Worker)
-		keep[string(m.Worker)], spared[pid] = true, true
+		keep[filepath.Base(p.dir(pid))], spared[pid] = true, true
 		p.wg.Go(func() { p.follow(w) })
 	}
 	names, err := os.ReadDir(p.cfg.Dir)
@@ -46,8 +46,8 @@ func (p *Provider) Adopt(ctx context.Context, known []provider.Made) ([]ident.Wo
 			continue
 		case strings.HasPrefix(name, "agent-"):
 			continue
-		case n.IsDir():
-			p.endOf(ident.Worker(name))
+		case n.IsDir() && !p.idles(name):
+			endTree(0, filepath.Join(p.cfg.Dir, name)) // what a worker left that nobody knows any more
 			if err := os.RemoveAll(filepath.Join(p.cfg.Dir, name)); err != nil {
 				return nil, err
 			}
@@ -80,8 +80,17 @@ func (p *Provider) mine(file string) bool {
 	return false
 }
 
-// endOf ends what a worker left that nobody knows any more.
-func (p *Provider) endOf(id ident.Worker) { endTree(0, p.cfg.Dir, id) }
+// idles says whether a folder is that of an agent of this process.
+func (p *Provider) idles(name string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, a := range p.idle {
+		if filepath.Base(p.dir(a.pid)) == name {
+			return true
+		}
+	}
+	return false
+}
 
 // endAgents ends agents of an earlier process that have no worker on record: they
 // work in this provider's folder itself.

@@ -56,7 +56,7 @@ func (p *Provider) start(ctx context.Context) (*agent, error) {
 	defer words.Close()
 	cmd := exec.Command(p.cfg.Command[0], p.cfg.Command[1:]...)
 	// Nothing of the server's own environment but PATH, which steps need.
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "GOMAXPROCS=2", "GOGC=200"}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "GOMAXPROCS=2", "GOGC=800"}
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.cfg.Dir, words, words
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -107,6 +107,9 @@ func (p *Provider) watch(a *agent, cmd *exec.Cmd) {
 	close(a.gone)
 	a.control.Close()
 	os.Remove(p.said(a.pid))
+	if a.idle() {
+		os.RemoveAll(p.dir(a.pid)) // it is empty
+	}
 	a.mu.Lock()
 	w := a.job
 	a.job = nil
@@ -125,6 +128,12 @@ func (a *agent) reserve(w *worker) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.job = w
+}
+
+func (a *agent) idle() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.job == nil
 }
 
 // release has the end of the process no longer told.

@@ -138,7 +138,7 @@ func TestAWorkerIsAdoptedAfterARestart(t *testing.T) {
 	}
 	gone(t, "what the adopted worker left", pid)
 	gone(t, "the adopted worker", pidOf(t, made))
-	if left, _ := filepath.Glob(filepath.Join(dir, "wrk_*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(dir, "slot-*")); len(left) > 0 {
 		t.Errorf("left in the folder: %v", left)
 	}
 }

@@ -33,7 +33,7 @@ type Config struct {
 	Command    []string      // starts an agent
 	MaxWorkers int           // at the same time; 0 is 512
 	Warm       int           // idle agents that are kept ready
-	IdleMax    int           // idle agents that are kept at most; 0 is 16
+	IdleMax    int           // idle agents that are kept at most; 0 is 64
 	IdleTTL    time.Duration // after which an idle agent beyond Warm ends; 0 is 30 s
 	Log        *slog.Logger
 }
@@ -69,7 +69,7 @@ func New(cfg Config) (*Provider, error) {
 		cfg.MaxWorkers = 512
 	}
 	if cfg.IdleMax == 0 {
-		cfg.IdleMax = 16
+		cfg.IdleMax = 64
 	}
 	if cfg.IdleTTL == 0 {
 		cfg.IdleTTL = 30 * time.Second
@@ -179,7 +179,7 @@ func (p *Provider) ConfigureSecurity(ctx context.Context, id ident.Worker, s pro
 	ctx, cancel := context.WithTimeout(ctx, takeTime)
 	defer cancel()
 	r, err := w.agent.ask(ctx, agentapi.Order{
-		Op: "take", Worker: id, Tenant: w.req.Tenant, Job: w.req.Job, Attempt: w.req.Attempt, Dir: p.dir(id),
+		Op: "take", Worker: id, Tenant: w.req.Tenant, Job: w.req.Job, Attempt: w.req.Attempt, Dir: p.dir(w.agent.pid),
 		Cert: s.Certificate.Cert, Key: s.Certificate.Key, Roots: s.Roots, Client: s.Client, LeaseMS: s.Lease.Milliseconds(),
 	})
 	if err == nil && r.Error != "" {
@@ -192,7 +192,9 @@ func (p *Provider) ConfigureSecurity(ctx context.Context, id ident.Worker, s pro
 	return nil
 }
 
-func (p *Provider) dir(id ident.Worker) string { return filepath.Join(p.cfg.Dir, string(id)) }
+// dir returns the folder of the workers of one agent: an empty one serves the next
+// worker, too.
+func (p *Provider) dir(pid int) string { return filepath.Join(p.cfg.Dir, "slot-"+strconv.Itoa(pid)) }
 
 // Terminate ends a worker, and everything that it started.
 func (p *Provider) Terminate(ctx context.Context, id ident.Worker, grace time.Duration) (int, error) {
@@ -207,9 +209,9 @@ func (p *Provider) Terminate(ctx context.Context, id ident.Worker, grace time.Du
 	}
 	a := w.agent
 	if a == nil {
-		endTree(w.pid, p.cfg.Dir, id)
+		endTree(w.pid, p.dir(w.pid))
 		p.drop(id, w)
-		return 0, os.RemoveAll(p.dir(id))
+		return 0, os.RemoveAll(p.dir(w.pid))
 	}
 	a.release()
 	if !w.taken {
@@ -232,9 +234,9 @@ func (p *Provider) Terminate(ctx context.Context, id ident.Worker, grace time.Du
 		code = 137
 	}
 	a.kill()
-	endTree(a.pid, p.cfg.Dir, id)
+	endTree(a.pid, p.dir(a.pid))
 	p.drop(id, w)
-	return code, os.RemoveAll(p.dir(id))
+	return code, os.RemoveAll(p.dir(a.pid))
 }
 
 // park keeps an agent for the next worker, or ends it when there are enough.
@@ -287,7 +289,7 @@ func (p *Provider) tend() {
 
 // died tells of a worker whose agent ended, once nothing of it is left.
 func (p *Provider) died(w *worker, pid int, reason string) {
-	endTree(pid, p.cfg.Dir, w.req.Worker)
+	endTree(pid, p.dir(pid))
 	p.mu.Lock()
 	known := p.workers[w.req.Worker] == w
 	if known {
@@ -297,7 +299,7 @@ func (p *Provider) died(w *worker, pid int, reason string) {
 	if !known {
 		return
 	}
-	if err := os.RemoveAll(p.dir(w.req.Worker)); err != nil {
+	if err := os.RemoveAll(p.dir(pid)); err != nil {
 		p.cfg.Log.Warn("a worker's folder cannot be removed", "worker_id", w.req.Worker, "error", err)
 	}
 	p.mu.Lock()

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"fragua.dev/fragua/contract/ident"
 )
 
 const huntTime = 5 * time.Second
@@ -71,12 +69,11 @@ func living(handle string) (int, bool) {
 }
 
 // endTree kills a process, what descends from it, and whatever else belongs to a
-// worker: what has its folder as home or workspace, or works in it. It returns when
+// worker's folder: what has its workspace there, or works in it. It returns when
 // nothing is found any more.
-func endTree(root int, dir string, id ident.Worker) {
-	prefix := filepath.Join(dir, string(id))
+func endTree(root int, folder string) {
 	for deadline := time.Now().Add(huntTime); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		victims := hunt(root, func(p proc) bool { return belongs(p.pid, prefix) })
+		victims := hunt(root, func(p proc) bool { return belongs(p.pid, folder) })
 		if len(victims) == 0 {
 			return
 		}

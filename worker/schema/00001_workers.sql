@@ -12,7 +12,7 @@ CREATE TABLE worker (
 	PRIMARY KEY (tenant, id)
 ) WITHOUT ROWID;
 CREATE INDEX worker_live ON worker (due_ms) WHERE live = 1;
-CREATE INDEX worker_of_job ON worker (tenant, job, attempt) WHERE job <> '';
+CREATE INDEX worker_of_job ON worker (job, attempt) WHERE job <> '';
 CREATE INDEX worker_by_id ON worker (id, tenant) WHERE live = 1;
 CREATE INDEX worker_by_time ON worker (tenant, created_ms, id);
 

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"fragua.dev/fragua/worker/process"
+)
+
+// finding is one thing that doctor looked at.
+type finding struct{ what, state, advice string }
+
+func doctorCommand() *cobra.Command {
+	return &cobra.Command{Use: "doctor", Short: "Say what this machine has and lacks, and what to do", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		data, _ := cmd.Flags().GetString("data")
+		if data == "" {
+			var err error
+			if data, err = stateDir(); err != nil {
+				return err
+			}
+		}
+		out := cmd.OutOrStdout()
+		bad := false
+		for _, f := range examine(data) {
+			fmt.Fprintf(out, "%-7s %s\n", f.state, f.what)
+			if f.advice != "" {
+				fmt.Fprintf(out, "        %s\n", f.advice)
+			}
+			bad = bad || f.state == "MISSING"
+		}
+		if bad {
+			return exitError{exitFailed, errTold}
+		}
+		return nil
+	}}
+}
+
+func examine(data string) []finding {
+	var out []finding
+	add := func(ok bool, what, lacking, advice string) {
+		if ok {
+			out = append(out, finding{what, "ok", ""})
+		} else {
+			out = append(out, finding{what, lacking, advice})
+		}
+	}
+	err := os.MkdirAll(data, 0o700)
+	var probe *os.File
+	if err == nil {
+		if probe, err = os.CreateTemp(data, "doctor-*"); err == nil {
+			probe.Close()
+			os.Remove(probe.Name())
+		}
+	}
+	add(err == nil, "data folder "+data+" can be written", "MISSING", "give another one with --data, or change its owner")
+	var fs syscall.Statfs_t
+	if syscall.Statfs(data, &fs) == nil {
+		free := int64(fs.Bavail) * fs.Bsize >> 20
+		add(free > 1024, fmt.Sprintf("%d MiB are free for data", free), "LOW", "logs and artifacts need room: free some, or use another folder")
+	}
+	var limit syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) == nil {
+		add(limit.Max >= 4096, fmt.Sprintf("%d files may be open", limit.Max), "LOW", "raise the limit: ulimit -n 65536")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:7070")
+	if err == nil {
+		l.Close()
+	}
+	add(err == nil, "port 7070 of this machine is free", "TAKEN", "a server may run already; choose another --listen, or port 0")
+	_, err = exec.LookPath("git")
+	add(err == nil, "git, to see which files of a folder belong to a run", "NONE", "install git; without it all files of the folder are taken")
+	_, err = os.Stat("/sys/fs/cgroup/cgroup.controllers")
+	add(err == nil, "cgroup v2", "NONE", "not used yet: what a job leaves is ended by process group and subreaper")
+	_, err = os.Stat("/var/run/docker.sock")
+	add(err == nil, "Docker's socket", "NONE", "not used yet: this version has the process provider only")
+	home, _ := os.UserHomeDir()
+	_, err = os.Stat(filepath.Join(home, ".kube", "config"))
+	add(err == nil, "a Kubernetes configuration", "NONE", "not used yet: this version has the process provider only")
+	return append(out, finding{process.Containment(), "note", ""})
+}

@@ -1,0 +1,96 @@
+// Fragua is a CI/CD platform in one program: the server with all its rooms, the
+// worker's agent, and the command line.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"fragua.dev/fragua/execution/agent"
+	"fragua.dev/fragua/internal/observe"
+)
+
+// Exit codes.
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130
+)
+
+// exitError ends the program with a code; an empty one has been told already.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e exitError) Error() string { return e.err.Error() }
+func (e exitError) Unwrap() error { return e.err }
+
+// usage marks an error as one of usage or input: nothing was started.
+func usage(err error) error { return exitError{exitUsage, err} }
+
+var errTold = errors.New("") // what went wrong has been shown
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "agent" { // the program in a worker: before anything that costs time
+		os.Exit(agent.Main(os.Args[2:], observe.Logger(os.Stderr, slog.LevelInfo, true)))
+	}
+	os.Exit(run(os.Args[1:]))
+}
+
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := rootCommand()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	var coded exitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &coded):
+		if coded.err.Error() != "" {
+			fmt.Fprintln(os.Stderr, "fragua:", coded.err)
+		}
+		return coded.code
+	}
+	fmt.Fprintln(os.Stderr, "fragua:", err)
+	if ctx.Err() != nil {
+		return exitInterrupted
+	}
+	return exitFailed
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "fragua",
+		Short: "A CI/CD platform in one program",
+		Long: "Fragua runs pipelines: on this machine with nothing else installed (fragua run),\n" +
+			"or as a server for a team (fragua serve).",
+		Example:       "  fragua run                      run fragua.yaml of this folder\n  fragua serve --data /srv/fragua  run the server\n  fragua job list",
+		SilenceErrors: true, SilenceUsage: true, Version: version,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return applySettings(cmd) },
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usage(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
+	})
+	f := root.PersistentFlags()
+	f.String("config", "", "settings file (YAML)")
+	f.String("server", "", "URL of the server (FRAGUA_URL; http://127.0.0.1:7070 unless given)")
+	f.String("token", "", "bearer token (FRAGUA_TOKEN; the owner's of --data unless given)")
+	f.String("data", "", "data folder of a server on this machine")
+	f.Bool("no-color", false, "no colours")
+	root.AddCommand(
+		runCommand(), serveCommand(), validateCommand(), pipelineCommand(), jobCommand(), workerCommand(), nodeCommand(),
+		artifactCommand(), eventsCommand(), auditCommand(), secretCommand(), tokenCommand(), loginCommand(), logoutCommand(),
+		whoamiCommand(), doctorCommand(), versionCommand(),
+	)
+	return root
+}

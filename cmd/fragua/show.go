@@ -1,0 +1,187 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/spf13/cobra"
+
+	"fragua.dev/fragua/internal/client"
+)
+
+// column is one column of a table: a heading, and where its value stands in the JSON.
+type column struct{ head, path string }
+
+// outputFlag adds -o to a command.
+func outputFlag(cmd *cobra.Command) {
+	cmd.Flags().StringP("output", "o", "table", "table, json or yaml")
+}
+
+// show prints v, one thing or a page of them, as -o says.
+func show(cmd *cobra.Command, v any, columns []column) error {
+	format, _ := cmd.Flags().GetString("output")
+	out := cmd.OutOrStdout()
+	switch format {
+	case "json":
+		b, err := json.MarshalIndent(v, "", "  ")
+		if err == nil {
+			_, err = fmt.Fprintln(out, string(b))
+		}
+		return err
+	case "yaml":
+		b, err := yaml.Marshal(v)
+		if err == nil {
+			_, err = out.Write(b)
+		}
+		return err
+	case "table", "":
+		return table(out, v, columns)
+	}
+	return usage(fmt.Errorf("--output: want table, json or yaml"))
+}
+
+func table(out io.Writer, v any, columns []column) error {
+	rows := []any{v}
+	next := ""
+	if m, ok := v.(map[string]any); ok {
+		if items, ok := m["items"].([]any); ok {
+			rows = items
+			next, _ = m["next_cursor"].(string)
+		}
+	}
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	for i, c := range columns {
+		if i > 0 {
+			fmt.Fprint(w, "\t")
+		}
+		fmt.Fprint(w, c.head)
+	}
+	fmt.Fprintln(w)
+	for _, r := range rows {
+		for i, c := range columns {
+			if i > 0 {
+				fmt.Fprint(w, "\t")
+			}
+			fmt.Fprint(w, cell(r, c.path))
+		}
+		fmt.Fprintln(w)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if next != "" {
+		fmt.Fprintf(os.Stderr, "there is more: --cursor %s\n", next)
+	}
+	return nil
+}
+
+// cell finds a value by its path, such as spec.name, and writes it for people.
+func cell(v any, path string) string {
+	for name := range strings.SplitSeq(path, ".") {
+		m, ok := v.(map[string]any)
+		if !ok {
+			return "-"
+		}
+		v = m[name]
+	}
+	switch x := v.(type) {
+	case nil:
+		return "-"
+	case string:
+		if t, err := time.Parse(time.RFC3339Nano, x); err == nil {
+			return t.Local().Format("2006-01-02 15:04:05")
+		}
+		return printable(x)
+	case float64:
+		return strconv.FormatFloat(x, 'f', -1, 64)
+	case []any, map[string]any:
+		b, _ := json.Marshal(x) // it came from JSON
+		return string(b)
+	}
+	return fmt.Sprint(v)
+}
+
+// printable keeps what others wrote from steering the terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\t' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			return '\uFFFD'
+		}
+		return r
+	}, s)
+}
+
+// list is a command that shows a page of things.
+func list(use, short, path string, columns []column, filters ...string) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: call(func(cmd *cobra.Command, _ []string, c *client.Client) error {
+		return page(cmd, c, path, columns, filters)
+	})}
+	pageFlags(cmd, filters)
+	return cmd
+}
+
+func pageFlags(cmd *cobra.Command, filters []string) {
+	outputFlag(cmd)
+	cmd.Flags().Int("limit", 100, "how many at most")
+	cmd.Flags().String("cursor", "", "where the page before ended")
+	for _, f := range filters {
+		cmd.Flags().String(strings.ReplaceAll(f, "_", "-"), "", "only those with this "+strings.ReplaceAll(f, "_", " "))
+	}
+}
+
+func page(cmd *cobra.Command, c *client.Client, path string, columns []column, filters []string) error {
+	limit, _ := cmd.Flags().GetInt("limit")
+	q := url.Values{"limit": {strconv.Itoa(limit)}}
+	for _, f := range append([]string{"cursor"}, filters...) {
+		if v, _ := cmd.Flags().GetString(strings.ReplaceAll(f, "_", "-")); v != "" {
+			q.Set(f, v)
+		}
+	}
+	var out any
+	if err := c.Call(cmd.Context(), "GET", path+"?"+q.Encode(), nil, &out); err != nil {
+		return err
+	}
+	return show(cmd, out, columns)
+}
+
+// one is a command about one thing; its first argument goes into the path.
+func one(use, short, method, path string, columns []column) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Args: exactly(1), RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
+		var out any
+		if err := c.Call(cmd.Context(), method, fmt.Sprintf(path, url.PathEscape(args[0])), nil, &out); err != nil {
+			return err
+		}
+		return show(cmd, out, columns)
+	})}
+	outputFlag(cmd)
+	return cmd
+}
+
+// exactly wants n arguments, and says so in the words of usage.
+func exactly(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usage(fmt.Errorf("want %s; see %s --help", cmd.Use, cmd.CommandPath()))
+		}
+		return nil
+	}
+}
+
+func group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Args: func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usage(fmt.Errorf("%s has no command of this name; see %s --help", cmd.CommandPath(), cmd.CommandPath()))
+		}
+		return nil
+	}, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(commands...)
+	return cmd
+}
