@@ -13,6 +13,7 @@ import (
 	"fragua.dev/fragua/contract/spec"
 	"fragua.dev/fragua/execution/agentclient"
 	"fragua.dev/fragua/execution/logstore"
+	"fragua.dev/fragua/internal/observe"
 	"fragua.dev/fragua/internal/sqldb"
 )
 
@@ -33,6 +34,14 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 		o.code, o.message, o.retryable = codeDeadline, "the job ran longer than its timeout", true
 		return o, nil, nil
 	}
+	_, finish := observe.RunStep(observe.FromTraceParent(w.ctx, a.Trace), a.Tenant, a.Start.Job, a.execID(), a.stepID())
+	defer func() {
+		if o.code != "" {
+			finish(errors.New(o.code + ": " + o.message))
+		} else {
+			finish(nil)
+		}
+	}()
 	var x agentapi.Exec
 	err := w.retry(func(ctx context.Context) (err error) {
 		r := a.request(secrets, now())

@@ -2,7 +2,9 @@ package orchestration
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"encoding/hex"
 	"errors"
 	"maps"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/contract/spec"
 	"fragua.dev/fragua/internal/httpapi"
+	"fragua.dev/fragua/internal/observe"
 	"fragua.dev/fragua/internal/sqldb"
 )
 
@@ -66,20 +69,24 @@ func (r *Room) createJob(ctx context.Context, o order) (view Job, fresh bool, er
 	if f := o.faults(); f != nil {
 		return Job{}, false, httpapi.Invalid("body", f)
 	}
-	p := authz.From(ctx)
+	p, brought := authz.From(ctx), false
 	if o.Affinity != nil {
 		o.Spec.Affinity = o.Affinity
 	}
 	o.Spec = o.Spec.Normal()
 	hash := fingerprint(o.Spec, o.Tags, o.Priority)
+	if o.Job == "" {
+		o.Job = ident.Job(r.cfg.IDs("job"))
+	} else {
+		brought = true
+	}
+	ctx, end := observe.CreateJob(ctx, p.Tenant, o.Job, hex.EncodeToString(hash[:8]), httpapi.Correlation(ctx))
+	defer func() { end(err) }()
 	j := &job{Job: Job{
 		ID: o.Job, Tenant: p.Tenant, Correlation: httpapi.Correlation(ctx), State: Pending, Attempts: 1, Spec: o.Spec,
 		Steps: r.newSteps(o.Spec), Tags: o.Tags, Priority: o.Priority, Owner: p.Sub, Created: r.cfg.Now().UTC(),
 	}}
-	j.Trace = httpapi.TraceParent(ctx)
-	if j.ID == "" {
-		j.ID = ident.Job(r.cfg.IDs("job"))
-	}
+	j.Trace = cmp.Or(observe.TraceParent(ctx), httpapi.TraceParent(ctx))
 	answer, err := r.gate.Ask(ctx, "Job::create", authz.Resource{
 		Type: "Job", ID: string(j.ID), Tenant: p.Tenant, Attrs: map[string]any{"owner": p.Sub, "tags": tagList(o.Tags)},
 	}, nil)
@@ -92,7 +99,7 @@ func (r *Room) createJob(ctx context.Context, o order) (view Job, fresh bool, er
 	var stored *job
 	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
 		stored = nil
-		if o.Job != "" {
+		if brought {
 			var had []byte
 			old, err := loadJob(tx, p.Tenant, j.ID)
 			if err == nil {
@@ -137,7 +144,7 @@ func (r *Room) newRun(ctx context.Context, p *pipeline, o runOrder) (*run, []*jo
 	out := &run{Run: Run{
 		ID: o.Run, Tenant: who.Tenant, Pipeline: p.ID, Version: p.Version, Name: p.Spec.Name, Correlation: httpapi.Correlation(ctx),
 		State: Pending, Attempts: 1, Owner: who.Sub, Created: now,
-	}, Env: o.Env, Steps: map[string][]spec.Step{}, Trace: httpapi.TraceParent(ctx)}
+	}, Env: o.Env, Steps: map[string][]spec.Step{}, Trace: cmp.Or(observe.TraceParent(ctx), httpapi.TraceParent(ctx))}
 	if out.ID == "" {
 		out.ID = ident.Run(r.cfg.IDs("run"))
 	}
@@ -160,6 +167,8 @@ func (r *Room) memberJob(in *run, name string, s spec.Job, waits bool, now time.
 		State: Pending, Attempts: 1, Spec: s, Steps: r.newSteps(s), Owner: in.Owner, Created: now,
 	}}
 	j.Trace, j.Waits = in.Trace, waits
+	_, end := observe.CreateJob(observe.FromTraceParent(context.Background(), in.Trace), in.Tenant, j.ID, hex.EncodeToString(fingerprint(s)[:8]), in.Correlation)
+	end(nil)
 	return j
 }
 

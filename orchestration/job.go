@@ -132,7 +132,7 @@ func (j *job) request(now time.Time) event.Event {
 	j.Waits, j.RetryAt = false, time.Time{}
 	return event.JobRequested.Event(j.about(j.twist(), now), event.JobRequest{
 		Job: j.ID, Spec: j.Spec, Correlation: j.Correlation, Tenant: j.Tenant, Attempt: j.Attempts,
-		Priority: j.Priority, Pipeline: j.Pipeline, Run: j.Run,
+		Priority: j.Priority, Pipeline: j.Pipeline, Run: j.Run, Name: j.Name,
 	})
 }
 

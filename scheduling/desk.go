@@ -13,6 +13,7 @@ import (
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/internal/bus"
+	"fragua.dev/fragua/internal/observe"
 	"fragua.dev/fragua/internal/sqldb"
 )
 
@@ -286,6 +287,9 @@ func (t *turn) place(p *place, n *Node) {
 	r.nodes[n.ID].places++
 	t.changed(n.ID)
 	t.touch(p)
+	ctx := observe.Began(observe.FromTraceParent(t.ctx, p.body.TraceParent), t.now)
+	_, end := observe.ScheduleJob(ctx, p.Tenant, p.Job, n.ID, Policy)
+	end(nil)
 	t.emit(p.createdEvent(t.now))
 }
 

@@ -10,8 +10,8 @@ import (
 
 	"fragua.dev/fragua/contract/authz"
 	"fragua.dev/fragua/contract/event"
-	"fragua.dev/fragua/contract/spec"
 	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/contract/spec"
 	"fragua.dev/fragua/internal/httpapi"
 )
 

@@ -13,6 +13,7 @@ import (
 	"fragua.dev/fragua/contract/authz"
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/internal/observe"
 )
 
 // Bounds of a question.
@@ -24,8 +25,15 @@ const (
 
 // Decide answers a question. It never fails: whatever goes wrong is a denial, and
 // its reason says what would have to be otherwise.
-func (r *Room) Decide(_ context.Context, q authz.Question) (a authz.Answer) {
+func (r *Room) Decide(ctx context.Context, q authz.Question) (a authz.Answer) {
 	id := ident.Decision(r.cfg.IDs("dec"))
+	if observe.TraceParent(ctx) == "" {
+		ctx = observe.FromTraceParent(ctx, q.TraceParent)
+	}
+	_, end := observe.Authorize(ctx, q.Principal.Tenant, q.Principal.Sub, q.Resource.Type+"::"+q.Resource.ID, q.Action)
+	defer func() {
+		end(nil)
+	}()
 	defer func() {
 		if p := recover(); p != nil {
 			r.cfg.Log.Error("a decision panicked", "action", q.Action, "panic", p)

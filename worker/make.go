@@ -9,6 +9,7 @@ import (
 	"fragua.dev/fragua/contract/authz"
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/internal/observe"
 	"fragua.dev/fragua/internal/sqldb"
 	"fragua.dev/fragua/worker/provider"
 )
@@ -21,6 +22,7 @@ func (r *Room) assigned(ctx context.Context, e event.Event, a event.Assignment) 
 		return nil // another worker room's node
 	}
 	w := of(e, a, r.cfg.Now().UTC())
+	ctx = observe.FromEvent(ctx, e)
 	switch old, err := r.read(ctx, w.Tenant, w.ID); {
 	case err == nil:
 		return r.repeat(ctx, e, old)
@@ -46,7 +48,10 @@ func (r *Room) assigned(ctx context.Context, e event.Event, a event.Assignment) 
 	if a.Attempt == 0 { // asked for by POST /schedule: nobody runs steps on it by itself
 		ttl = lone
 	}
-	if err := r.make(ctx, w, ttl); err != nil {
+	spanned, end := observe.CreateWorker(ctx, w.Tenant, w.Job, w.Provider, w.Runtime.Image)
+	err = r.make(spanned, w, ttl)
+	end(err)
+	if err != nil {
 		if ctx.Err() != nil {
 			return err
 		}

@@ -49,6 +49,7 @@ type JobRequest struct {
 	Tenant      ident.Tenant   `json:"tenant_id"`
 	Attempt     int            `json:"attempt"`
 	Priority    int            `json:"priority"`
+	Name        string         `json:"name,omitempty"` // within its run
 	Pipeline    ident.Pipeline `json:"pipeline_id,omitempty"`
 	Run         ident.Run      `json:"run_id,omitempty"`
 }

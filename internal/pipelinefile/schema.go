@@ -34,7 +34,7 @@ func Schema() []byte {
 			"type": "object", "maxProperties": spec.MaxEnv, "propertyNames": schema{"pattern": "^[A-Za-z_][A-Za-z0-9_]{0,254}$"},
 			"additionalProperties": ref("text"),
 		},
-		"duration": schema{"type": "string", "pattern": `^([0-9]{1,5}d|([0-9]+(\.[0-9]+)?(h|m|s|ms|us|ns))+)$`, "examples": []string{"90s", "5m", "1h30m"}},
+		"duration":     schema{"type": "string", "pattern": `^([0-9]{1,5}d|([0-9]+(\.[0-9]+)?(h|m|s|ms|us|ns))+)$`, "examples": []string{"90s", "5m", "1h30m"}},
 		"milliseconds": schema{"type": "integer", "minimum": 1, "maximum": spec.MaxTimeoutMS},
 		"retries": schema{"oneOf": []schema{
 			{"type": "integer", "minimum": 0, "maximum": spec.MaxRetries},
