@@ -57,6 +57,9 @@ type (
 	runView struct {
 		ID    string `json:"run_id"`
 		State string `json:"state"`
+		Jobs  []struct {
+			ID string `json:"job_id"`
+		} `json:"jobs"`
 	}
 )
 
@@ -343,7 +346,17 @@ func (r *follower) look(ctx context.Context) (string, error) {
 			break
 		}
 	}
-	slices.Reverse(all) // oldest first
+	place := map[string]int{} // each job after what it needs; what undoes them last
+	for i, j := range run.Jobs {
+		place[j.ID] = i + 1
+	}
+	slices.SortStableFunc(all, func(a, b jobView) int {
+		x, y := place[a.ID], place[b.ID]
+		if x == 0 || y == 0 {
+			return y - x
+		}
+		return x - y
+	})
 	r.mu.Lock()
 	for _, j := range all {
 		f := r.jobs[j.ID]

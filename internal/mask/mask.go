@@ -1,20 +1,16 @@
 // Package mask hides secrets in a stream of bytes: also where they lie across the
-// border of two writes, span lines, or appear in base64, hexadecimal or URL
-// encoding.
+// border of two writes, span lines, or appear in base64, hexadecimal, URL or JSON
+// encoding, folded into lines or not. It hides what it knows: a secret that a
+// program takes apart, encrypts or compresses passes.
 package mask
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/base64"
-	"encoding/hex"
-	"net/url"
 	"slices"
-	"strings"
 )
 
-// MinLen is the length, in bytes, from which on a secret is hidden: a shorter one
-// would turn half of any log into stars.
+// MinLen is the length, in bytes, from which on a secret is hidden. A shorter one
+// is not: it would turn half of any log into stars, and show by that what it is.
 const MinLen = 4
 
 // Stars is what stands in the place of a secret.
@@ -22,75 +18,94 @@ const Stars = "***"
 
 // Set is a set of secrets, ready to be looked for. It may be shared.
 type Set struct {
-	byFirst [256][][]byte // longest first
-	longest int
+	pairs   [1 << 16 / 64]uint64 // the first two bytes of all needles, as bits
+	byFirst [256][]needle        // longest first
 }
 
-// New returns the set of secrets in all their encodings, or nil when there is
-// nothing to hide.
+// New returns the set of secrets in all their forms, or nil when there is nothing
+// to hide.
 func New(secrets []string) *Set {
-	needles := map[string]bool{}
-	add := func(s string) {
-		if len(s) >= MinLen {
-			needles[s] = true
-		}
-	}
+	all := map[needle]bool{}
 	for _, s := range secrets {
-		if len(s) < MinLen {
-			continue
-		}
-		for _, form := range []string{s, strings.TrimSpace(s)} {
-			add(form)
-			add(url.QueryEscape(form))
-			add(url.PathEscape(form))
-			add(hex.EncodeToString([]byte(form)))
-			add(strings.ToUpper(hex.EncodeToString([]byte(form))))
-			for _, e := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
-				for shift := range 3 {
-					add(inner(e, form, shift))
-				}
-			}
-		}
-		for line := range strings.Lines(s) { // a tool may print the lines of a key one by one
-			if line = strings.TrimSpace(line); len(line) >= 2*MinLen {
-				add(line)
-			}
+		for _, n := range formsOf(s) {
+			all[n] = true
 		}
 	}
-	if len(needles) == 0 {
+	if len(all) == 0 {
 		return nil
 	}
 	set := &Set{}
-	for n := range needles {
-		set.byFirst[n[0]] = append(set.byFirst[n[0]], []byte(n))
-		set.longest = max(set.longest, len(n))
+	for n := range all {
+		first := n.text[0]
+		set.byFirst[first] = append(set.byFirst[first], n)
+		set.mark(first, n.text[1])
+		if n.folds {
+			set.mark(first, '\n')
+			set.mark(first, '\r')
+		}
 	}
 	for i := range set.byFirst {
-		slices.SortFunc(set.byFirst[i], func(a, b []byte) int { return cmp.Compare(len(b), len(a)) })
+		slices.SortFunc(set.byFirst[i], func(a, b needle) int { return cmp.Compare(len(b.text), len(a.text)) })
 	}
 	return set
 }
 
-// inner returns the part of s's base64 that is the same wherever s begins shift
-// bytes into a group of three, whatever stands around it.
-func inner(e *base64.Encoding, s string, shift int) string {
-	enc := e.EncodeToString([]byte(strings.Repeat("x", shift) + s))
-	from := (shift*8 + 5) / 6
-	to := (shift + len(s)) * 8 / 6
-	if from >= to || to-from < 2*MinLen {
-		return ""
-	}
-	return enc[from:to]
+func (s *Set) mark(a, b byte) {
+	i := uint(a)<<8 | uint(b)
+	s.pairs[i/64] |= 1 << (i % 64)
 }
 
-// match returns the length of the secret that b begins with, or 0.
-func (s *Set) match(b []byte) int {
-	for _, n := range s.byFirst[b[0]] {
-		if bytes.HasPrefix(b, n) {
-			return len(n)
+// next returns the first place from i on where a needle may begin, or len(b).
+func (s *Set) next(b []byte, i int) int {
+	if i >= len(b) {
+		return len(b)
+	}
+	high := uint(b[i]) << 8
+	for j, c := range b[i+1:] {
+		pair := high | uint(c)
+		if s.pairs[pair/64]&(1<<(pair%64)) != 0 {
+			return i + j
+		}
+		high = uint(c) << 8
+	}
+	if last := len(b) - 1; len(s.byFirst[b[last]]) > 0 {
+		return last
+	}
+	return len(b)
+}
+
+// match returns the length of the needle that b begins with, or 0. When b is not
+// long enough to tell, and more may follow, open is true.
+func (s *Set) match(b []byte, last bool) (n int, open bool) {
+	for _, w := range s.byFirst[b[0]] {
+		n, short := w.length(b)
+		if n > 0 || short && !last {
+			return n, n == 0
 		}
 	}
-	return 0
+	return 0, false
+}
+
+// length returns how many bytes at the start of b are w, or 0; short is true when b
+// ends before that is decided.
+func (w needle) length(b []byte) (n int, short bool) {
+	i := 0
+	for _, c := range b {
+		switch {
+		case c == w.text[i]:
+			i++
+		case !w.folds || c != '\n' && c != '\r':
+			return 0, false
+		}
+		n++
+		if i == len(w.text) {
+			return n, false
+		}
+		if n > 2*len(w.text) { // more breaks than any folding has
+			return 0, false
+		}
+	}
+	return 0, true
 }
 
 // Masker hides the secrets of a set in one stream.
@@ -102,44 +117,51 @@ type Masker struct {
 // NewMasker returns a masker of a stream; set may be nil.
 func NewMasker(set *Set) *Masker { return &Masker{set: set} }
 
+// Idle says that there is nothing to hide: Mask would only copy.
+func (m *Masker) Idle() bool { return m.set == nil }
+
 // Mask appends to dst what is known to be no secret of all that was written, p
-// included, and returns it.
+// included, and returns it. It holds back no more than may be the start of a secret.
 func (m *Masker) Mask(dst, p []byte) []byte {
 	if m.set == nil {
 		return append(dst, p...)
 	}
-	m.held = append(m.held, p...)
-	return m.drain(dst, m.set.longest-1)
-}
-
-// Flush appends what is still held back.
-func (m *Masker) Flush(dst []byte) []byte {
-	if m.set == nil {
+	if len(m.held) == 0 {
+		dst, rest := m.drain(dst, p, false)
+		m.held = append(m.held, rest...)
 		return dst
 	}
-	return m.drain(dst, 0)
+	m.held = append(m.held, p...)
+	dst, rest := m.drain(dst, m.held, false)
+	m.held = m.held[:copy(m.held, rest)]
+	return dst
 }
 
-// drain moves what is decided from held to dst: all but the last keep bytes.
-func (m *Masker) drain(dst []byte, keep int) []byte {
-	b := m.held
-	i, from := 0, 0
-	for i < len(b)-keep {
-		if len(m.set.byFirst[b[i]]) == 0 {
-			i++
-			continue
-		}
-		n := m.set.match(b[i:])
-		if n == 0 {
-			i++
-			continue
-		}
-		dst = append(append(dst, b[from:i]...), Stars...)
-		i += n
-		from = i
+// Flush appends what is still held back: nothing follows.
+func (m *Masker) Flush(dst []byte) []byte {
+	if len(m.held) > 0 {
+		dst, _ = m.drain(dst, m.held, true)
+		m.held = m.held[:0]
 	}
-	i = max(i, from)
-	dst = append(dst, b[from:i]...)
-	m.held = append(m.held[:0], b[i:]...)
 	return dst
+}
+
+// drain appends what is decided of b to dst, and returns what is not.
+func (m *Masker) drain(dst, b []byte, last bool) (out, rest []byte) {
+	from := 0
+	for i := m.set.next(b, 0); i < len(b); {
+		n, open := m.set.match(b[i:], last)
+		switch {
+		case open:
+			return append(dst, b[from:i]...), b[i:]
+		case n > 0:
+			dst = append(append(dst, b[from:i]...), Stars...)
+			i += n
+			from = i
+		default:
+			i++
+		}
+		i = m.set.next(b, i)
+	}
+	return append(dst, b[from:]...), nil
 }

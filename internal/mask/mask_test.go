@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"net/url"
 	"strings"
 	"testing"
@@ -22,35 +23,111 @@ func masked(set *mask.Set, parts ...string) string {
 	return string(m.Flush(out))
 }
 
+const key = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7\nline-of-the-key\n-----END KEY-----\n"
+
+func fold(s string, width int) string {
+	var b strings.Builder
+	for len(s) > width {
+		b.WriteString(s[:width] + "\n")
+		s = s[width:]
+	}
+	return b.String() + s
+}
+
 func TestSecretsAreHidden(t *testing.T) {
-	const secret = "s3cr3t/+value=42"
-	set := mask.New([]string{secret, "abc", "-----BEGIN KEY-----\nline-of-the-key\n-----END KEY-----\n"})
+	const secret = `s3cr3t/+va"lue=42 é`
+	set := mask.New([]string{secret, "abc", key})
+	quoted, err := json.Marshal(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, text := range map[string]string{
-		"plain":  secret,
-		"base64": base64.StdEncoding.EncodeToString([]byte("user:" + secret + ":x")),
-		"url64":  base64.URLEncoding.EncodeToString([]byte("u" + secret)),
-		"hex":    hex.EncodeToString([]byte(secret)),
-		"query":  url.QueryEscape(secret),
-		"line":   "line-of-the-key",
+		"plain":                secret,
+		"base64":               base64.StdEncoding.EncodeToString([]byte(secret)),
+		"base64, second place": base64.StdEncoding.EncodeToString([]byte("u" + secret)),
+		"base64, third place":  base64.StdEncoding.EncodeToString([]byte("us" + secret + ":x")),
+		"base64 for URLs":      base64.URLEncoding.EncodeToString([]byte("u" + secret)),
+		"base64, folded":       fold(base64.StdEncoding.EncodeToString([]byte(key)), 76),
+		"hex":                  hex.EncodeToString([]byte(secret)),
+		"HEX":                  strings.ToUpper(hex.EncodeToString([]byte(secret))),
+		"hex, folded":          fold(hex.EncodeToString([]byte(secret)), 60),
+		"query":                url.QueryEscape(secret),
+		"query, small digits":  strings.ReplaceAll(strings.ReplaceAll(url.QueryEscape(secret), "%2F", "%2f"), "%C3%A9", "%c3%a9"),
+		"path":                 url.PathEscape(secret),
+		"JSON":                 strings.Trim(string(quoted), `"`),
+		"a line of it":         "line-of-the-key",
+		"lines of DOS":         strings.ReplaceAll(key, "\n", "\r\n"),
 	} {
 		got := masked(set, "before ", text, " after")
-		if !strings.Contains(got, mask.Stars) || strings.Contains(got, text) {
+		// Of base64, the ends belong to what stands beside the secret, too.
+		core := strings.TrimRight(text, "=")
+		core = core[min(3, len(core)-1) : len(core)-2]
+		if !strings.Contains(got, mask.Stars) || strings.Contains(got, core) || !strings.HasPrefix(got, "before ") || !strings.HasSuffix(got, " after") {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
+}
+
+func TestSecretsOfFourBytesAreHiddenEverywhere(t *testing.T) {
+	set := mask.New([]string{"k7#Q"})
+	for _, before := range []string{"", "u", "us"} {
+		if got := masked(set, base64.StdEncoding.EncodeToString([]byte(before+"k7#Q"))); !strings.Contains(got, mask.Stars) {
+			t.Errorf("base64 after %q: %q", before, got)
+		}
+	}
+	if got := masked(set, "it is k7#Q."); got != "it is ***." {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestShortSecretsAreNotHidden(t *testing.T) {
+	if mask.New([]string{"abc", ""}) != nil {
+		t.Error("a set of nothing is not nil")
+	}
+	set := mask.New([]string{"abc", "hunter22"})
 	if got := masked(set, "abc is too short to hide"); got != "abc is too short to hide" {
 		t.Errorf("%q", got)
 	}
-	if mask.New([]string{"abc"}) != nil {
-		t.Error("a set of nothing is not nil")
+}
+
+func TestTheLongestSecretWins(t *testing.T) {
+	set := mask.New([]string{"hunter22", "hunter22-and-more"})
+	if got := masked(set, "hunter22-a", "nd-more hunter22-and"); got != "*** ***-and" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestNothingIsHeldThatCannotBeASecret(t *testing.T) {
+	m := mask.NewMasker(mask.New([]string{"hunter22", key}))
+	for _, line := range []string{"a line\n", "another one\n"} {
+		if got := string(m.Mask(nil, []byte(line))); got != line {
+			t.Errorf("of %q only %q was let through", line, got)
+		}
+	}
+	if got := string(m.Mask(nil, []byte("it is hunt"))); got != "it is " {
+		t.Errorf("%q", got)
+	}
+	if got := string(m.Flush(nil)); got != "hunt" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestBytesThatAreNoTextPass(t *testing.T) {
+	set := mask.New([]string{"hunter22"})
+	const raw = "\x00\xff\xfe\x80hunter2\xffx\x00"
+	if got := masked(set, raw); got != raw {
+		t.Errorf("%q", got)
 	}
 }
 
 func TestBordersDoNotMatter(t *testing.T) {
-	set := mask.New([]string{"hunter22", "hunter22-longer"})
+	set := mask.New([]string{"hunter22", "hunter22-longer", "22\n22hun"})
+	words := []string{
+		"hunter22", "hunter22-longer", "hunter", "x", "\n", "\r\n", " ", "22", "-longer", "22\n22hun",
+		base64.StdEncoding.EncodeToString([]byte("hunter22-longer")), hex.EncodeToString([]byte("hunter22")), "68756e", "aHVu",
+	}
 	rapid.Check(t, func(t *rapid.T) {
-		words := rapid.SliceOf(rapid.SampledFrom([]string{"hunter22", "hunter22-longer", "hunter", "x", "\n", " ", "22"})).Draw(t, "words")
-		whole := strings.Join(words, "")
+		whole := strings.Join(rapid.SliceOf(rapid.SampledFrom(words)).Draw(t, "words"), "")
 		want := masked(set, whole)
 		var parts []string
 		for rest := whole; rest != ""; {
@@ -67,12 +144,36 @@ func TestBordersDoNotMatter(t *testing.T) {
 	})
 }
 
+func FuzzMask(f *testing.F) {
+	f.Add("hunter22", "it is hunter22", 5)
+	f.Add("a\nb c", "a\r\nb%20c", 2)
+	f.Fuzz(func(t *testing.T, secret, text string, cut int) {
+		set := mask.New([]string{secret})
+		cut = min(max(cut, 0), len(text))
+		got := masked(set, text[:cut], text[cut:])
+		if set == nil {
+			if got != text {
+				t.Errorf("%q became %q", text, got)
+			}
+			return
+		}
+		// Stars beside text may spell a secret that is made of stars.
+		if !strings.Contains(secret, "*") && strings.Contains(got, secret) {
+			t.Errorf("%q shows %q", got, secret)
+		}
+	})
+}
+
 func BenchmarkMask(b *testing.B) {
-	text := bytes.Repeat([]byte("a line of a log that holds no secret at all, as most do\n"), 1000)
-	m := mask.NewMasker(mask.New([]string{"hunter22", "another-secret", "third/secret"}))
-	b.SetBytes(int64(len(text)))
-	var out []byte
-	for b.Loop() {
-		out = m.Mask(out[:0], text)
+	text := bytes.Repeat([]byte("a line of a log that holds no secret at all, as most do 0123456789abcdef /usr/bin\n"), 1000)
+	for name, secrets := range map[string][]string{"none": nil, "three": {"hunter22", "another-secret", "third/secret"}, "key": {strings.Repeat(key, 16)}} {
+		b.Run(name, func(b *testing.B) {
+			m := mask.NewMasker(mask.New(secrets))
+			b.SetBytes(int64(len(text)))
+			var out []byte
+			for b.Loop() {
+				out = m.Mask(out[:0], text)
+			}
+		})
 	}
 }

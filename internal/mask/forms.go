@@ -1,0 +1,100 @@
+package mask
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"net/url"
+	"strings"
+)
+
+// needle is one form of a secret.
+type needle struct {
+	text  string
+	folds bool // line breaks may stand anywhere in it: base64 and xxd wrap what they print
+}
+
+// formsOf returns the forms in which a secret is looked for.
+func formsOf(secret string) []needle {
+	var out []needle
+	add := func(s string, folds bool) {
+		if len(s) >= MinLen {
+			out = append(out, needle{s, folds})
+		}
+	}
+	values := []string{secret}
+	if trimmed := strings.TrimSpace(secret); trimmed != secret {
+		values = append(values, trimmed)
+	}
+	for _, v := range values {
+		if len(v) < MinLen {
+			continue
+		}
+		add(v, false)
+		if strings.Contains(v, "\n") {
+			add(strings.ReplaceAll(strings.ReplaceAll(v, "\r\n", "\n"), "\n", "\r\n"), false)
+		}
+		for _, quoted := range quotes(v) {
+			add(quoted, false)
+		}
+		for _, escaped := range []string{url.QueryEscape(v), url.PathEscape(v), component(v)} {
+			add(escaped, false)
+			add(lowerEscapes(escaped), false)
+		}
+		inHex := hex.EncodeToString([]byte(v))
+		add(inHex, true)
+		add(strings.ToUpper(inHex), true)
+		for _, e := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+			for shift := range 3 {
+				add(inner(e, v, shift), true)
+			}
+		}
+	}
+	if strings.Contains(strings.TrimSpace(secret), "\n") {
+		for line := range strings.Lines(secret) { // a tool may print the lines of a key one by one
+			if line = strings.TrimSpace(line); len(line) >= 2*MinLen {
+				add(line, false)
+			}
+		}
+	}
+	return out
+}
+
+// inner returns the part of s's base64 that is the same wherever s begins shift
+// bytes into a group of three, whatever stands around it.
+func inner(e *base64.Encoding, s string, shift int) string {
+	enc := e.EncodeToString([]byte(strings.Repeat("x", shift) + s))
+	return enc[(shift*8+5)/6 : (shift+len(s))*8/6]
+}
+
+// quotes returns s as it stands in a JSON string, with and without the care for HTML.
+func quotes(s string) []string {
+	var out []string
+	for _, html := range []bool{false, true} {
+		var b bytes.Buffer
+		enc := json.NewEncoder(&b)
+		enc.SetEscapeHTML(html)
+		if enc.Encode(s) == nil {
+			out = append(out, strings.Trim(strings.TrimSuffix(b.String(), "\n"), `"`))
+		}
+	}
+	return out
+}
+
+// component is what JavaScript's encodeURIComponent makes of s.
+func component(s string) string {
+	return strings.NewReplacer("+", "%20", "%21", "!", "%27", "'", "%28", "(", "%29", ")", "%2A", "*").Replace(url.QueryEscape(s))
+}
+
+// lowerEscapes writes the digits of percent escapes small.
+func lowerEscapes(s string) string {
+	b := []byte(s)
+	for i := 0; i+2 < len(b); i++ {
+		if b[i] == '%' {
+			copy(b[i+1:], bytes.ToLower(b[i+1:i+3]))
+			i += 2
+		}
+	}
+	return string(b)
+}
