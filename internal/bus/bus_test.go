@@ -323,3 +323,36 @@ func TestMatches(t *testing.T) {
 		}
 	}
 }
+
+// TestAProgramThatIsKilledAgainAndAgainGetsFurther hands out what was handled before
+// not again, though the stream has not settled.
+func TestAProgramThatIsKilledAgainAndAgainGetsFurther(t *testing.T) {
+	file, dir := filepath.Join(t.TempDir(), "a.db"), t.TempDir()
+	again := 0
+	for round := range 3 {
+		db := openDB(t, file)
+		s := openStream(t, bus.StreamConfig{Rooms: bus.Rooms, Dir: dir})
+		var h heard
+		b := start(t, bus.Config{Stream: s}, db, bus.On(event.JobRequested, func(_ context.Context, e event.Event, _ event.JobRequest) error {
+			h.take(e.ID)
+			return nil
+		}))
+		for i := range 50 {
+			emit(t, db, requested(i+1000*len(t.Name())))
+		}
+		eventually(t, "all heard", func() bool { return h.len() == 50 })
+		eventually(t, "the mark is saved", func() bool {
+			marks, err := db.Marks(t.Context(), "local")
+			return err == nil && len(marks) == 1 && b.Pending() == 0 && marks[0].Seq == int64(50*(round+1))
+		})
+		for _, n := range h.ids {
+			again += n - 1
+		}
+		b.Stop()
+		s.Close()
+		db.Close()
+	}
+	if again > 0 {
+		t.Errorf("%d events were handed out again", again)
+	}
+}

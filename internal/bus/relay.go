@@ -10,22 +10,26 @@ import (
 	"fragua.dev/fragua/internal/sqldb"
 )
 
-const sweepEvery = 250 * time.Millisecond
+const (
+	sweepEvery = 250 * time.Millisecond
+	noteEvery  = time.Second
+	// writeback is when the kernel has surely written what a process that was
+	// killed had handed to it: 30 s by default, and a margin.
+	writeback = 45 * time.Second
+)
 
 // A relay carries one outbox both ways, and empties it.
 type relay struct {
 	bus           *Bus
 	room          string
 	db            *sqldb.DB
-	local, remote *cursor // remote is nil without a stream
-	settling      []mark
+	local, remote *cursor      // remote is nil without a stream
+	settling      []sqldb.Mark // what the stream acknowledged to this process, and when
+	earlier       []sqldb.Mark // and to those before it
+	settled       int64        // up to where the stream has surely everything on its disk
+	noted         sqldb.Mark   // the last mark of the stream that was saved
+	handled       int64        // the last mark of the local way that was saved
 	forgotten     int64
-}
-
-// A mark says that the stream had acknowledged everything up to seq at a time.
-type mark struct {
-	at  time.Time
-	seq int64
 }
 
 func newRelay(b *Bus, name string, db *sqldb.DB) *relay {
@@ -47,7 +51,17 @@ func (r *relay) committed(rows []sqldb.Row) {
 }
 
 func (r *relay) start(ctx context.Context) error {
-	if _, err := r.db.Outbox(ctx, 0, 1); err != nil {
+	// What every local room had handled before this process began is not handed out
+	// again: else a program that is killed again and again would get no further.
+	marks, err := r.db.Marks(ctx, "local")
+	if err == nil && len(marks) > 0 {
+		r.handled = marks[len(marks)-1].Seq
+		r.local.sent = r.handled
+	}
+	if err == nil && r.remote != nil && !r.bus.cfg.Stream.fresh {
+		r.earlier, err = r.db.Marks(ctx, "stream")
+	}
+	if err != nil {
 		return fmt.Errorf("bus: outbox of %s: %w", r.room, err)
 	}
 	r.bus.wg.Go(r.local.run)
@@ -104,36 +118,63 @@ func (r *relay) sweep() {
 }
 
 func (r *relay) forget() {
-	upTo := min(r.local.low(), r.settled())
-	if upTo <= r.forgotten {
+	now := r.bus.cfg.Now()
+	local, stream := r.local.low(), r.settle(now)
+	upTo := min(local, stream)
+	note := r.remote != nil && r.settling != nil && now.Sub(r.noted.At) >= noteEvery && r.settling[len(r.settling)-1].Seq > r.noted.Seq
+	if upTo <= r.forgotten && local <= r.handled && !note {
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.bus.ctx, handleTime)
 	defer cancel()
-	if err := r.db.Write(ctx, func(tx *sqldb.Tx) error { return tx.Forget(upTo) }); err != nil {
+	err := r.db.Write(ctx, func(tx *sqldb.Tx) error {
+		if err := tx.SetMark("local", sqldb.Mark{Seq: local, At: time.UnixMilli(0)}, time.UnixMilli(0)); err != nil {
+			return err
+		}
+		if note {
+			last := r.settling[len(r.settling)-1]
+			if err := tx.SetMark("stream", sqldb.Mark{At: now, Seq: last.Seq}, now.Add(-2*writeback)); err != nil {
+				return err
+			}
+		}
+		if upTo <= r.forgotten {
+			return nil
+		}
+		return tx.Forget(upTo)
+	})
+	if err != nil {
 		if r.bus.ctx.Err() == nil {
 			r.bus.cfg.Log.Warn("outbox cannot be swept", "room", r.room, "error", err)
 		}
 		return
 	}
-	r.forgotten = upTo
+	r.handled, r.forgotten = local, max(r.forgotten, upTo)
+	if note {
+		r.noted = sqldb.Mark{At: now, Seq: r.settling[len(r.settling)-1].Seq}
+	}
 }
 
-// settled returns up to where the stream has everything on its disk: what it
-// acknowledged more than twice its interval between syncs ago.
-func (r *relay) settled() int64 {
+// settle returns up to where the stream has everything on its disk: what it
+// acknowledged to this process more than twice its interval between syncs ago, or
+// to one before it so long ago that the kernel has written it.
+func (r *relay) settle(now time.Time) int64 {
 	if r.remote == nil {
 		return r.local.low()
 	}
-	now := r.bus.cfg.Now()
 	low := r.remote.low()
-	if n := len(r.settling); low > r.forgotten && (n == 0 || r.settling[n-1].seq < low) {
-		r.settling = append(r.settling, mark{now, low})
+	if n := len(r.settling); low > r.settled && (n == 0 || r.settling[n-1].Seq < low) {
+		r.settling = append(r.settling, sqldb.Mark{At: now, Seq: low})
 	}
-	seq := r.forgotten
-	for len(r.settling) > 0 && now.Sub(r.settling[0].at) >= 2*syncInterval {
-		seq = r.settling[0].seq
+	for len(r.settling) > 1 && now.Sub(r.settling[0].At) >= 2*syncInterval {
+		r.settled = max(r.settled, r.settling[0].Seq)
 		r.settling = r.settling[1:]
 	}
-	return seq
+	if len(r.settling) == 1 && now.Sub(r.settling[0].At) >= 2*syncInterval {
+		r.settled = max(r.settled, r.settling[0].Seq)
+	}
+	for len(r.earlier) > 0 && now.Sub(r.earlier[0].At) >= writeback {
+		r.settled = max(r.settled, r.earlier[0].Seq)
+		r.earlier = r.earlier[1:]
+	}
+	return r.settled
 }

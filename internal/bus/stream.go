@@ -57,6 +57,7 @@ type Stream struct {
 	conn   *nats.Conn
 	js     jetstream.JetStream
 	local  map[string]bool
+	fresh  bool // the streams were not there: what was published is not in them
 	repair sync.Mutex
 	stops  []jetstream.ConsumeContext
 }
@@ -105,6 +106,9 @@ func (s *Stream) ensure(ctx context.Context) error {
 			if e.Keep == c.keep {
 				subjects = append(subjects, e.Subject)
 			}
+		}
+		if _, err := s.js.Stream(ctx, c.name); errors.Is(err, jetstream.ErrStreamNotFound) {
+			s.fresh = true
 		}
 		_, err := s.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 			Name: c.name, Subjects: subjects, MaxAge: c.maxAge, MaxBytes: c.maxBytes, Discard: jetstream.DiscardOld,

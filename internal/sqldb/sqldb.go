@@ -108,7 +108,8 @@ func Open(ctx context.Context, file string, schema fs.FS) (*DB, error) {
 		r.Close()
 		return nil, fmt.Errorf("open %s: %w", file, err)
 	}
-	if err := db.conn.QueryRowContext(ctx, `SELECT COALESCE(MAX(seq), 0) FROM outbox`).Scan(&db.seq); err != nil {
+	// Numbers go on from where any part of the outbox ever was, also of what is forgotten.
+	if err := db.conn.QueryRowContext(ctx, `SELECT COALESCE(MAX(seq), 0) FROM (SELECT seq FROM outbox UNION ALL SELECT seq FROM relay_mark)`).Scan(&db.seq); err != nil {
 		db.conn.Close()
 		w.Close()
 		r.Close()

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	"fragua.dev/fragua/contract/event"
 )
@@ -86,6 +87,12 @@ const outboxSchema = `
 CREATE TABLE IF NOT EXISTS outbox ( -- a row for each commit
 	seq  INTEGER PRIMARY KEY, -- of its last event
 	body BLOB NOT NULL        -- its events, one JSON object a line
+);
+CREATE TABLE IF NOT EXISTS relay_mark ( -- how far the outbox has been carried
+	way   TEXT    NOT NULL, -- local, or stream
+	at_ms INTEGER NOT NULL,
+	seq   INTEGER NOT NULL,
+	PRIMARY KEY (way, at_ms)
 );
 CREATE TABLE IF NOT EXISTS dead_letter (
 	id      TEXT NOT NULL,
@@ -168,6 +175,40 @@ func (db *DB) Outbox(ctx context.Context, after int64, limit int) ([]Row, error)
 // Forget deletes the outbox up to and including seq, as far as whole commits go.
 func (tx *Tx) Forget(seq int64) error {
 	_, err := tx.Exec(`DELETE FROM outbox WHERE seq <= $1`, seq)
+	return err
+}
+
+// A Mark says up to where events were carried one way, and when.
+type Mark struct {
+	At  time.Time
+	Seq int64
+}
+
+// Marks returns the marks of a way, oldest first.
+func (db *DB) Marks(ctx context.Context, way string) ([]Mark, error) {
+	rows, err := db.Query(ctx, `SELECT at_ms, seq FROM relay_mark WHERE way = $1 ORDER BY at_ms`, way)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []Mark
+	for rows.Next() {
+		var ms, seq int64
+		if err := rows.Scan(&ms, &seq); err != nil {
+			return nil, err
+		}
+		out = append(out, Mark{time.UnixMilli(ms), seq})
+	}
+	return out, rows.Err()
+}
+
+// SetMark keeps a mark of a way, and lets go of those before keep.
+func (tx *Tx) SetMark(way string, m Mark, keep time.Time) error {
+	_, err := tx.Exec(`INSERT INTO relay_mark (way, at_ms, seq) VALUES ($1, $2, $3) ON CONFLICT (way, at_ms) DO UPDATE SET seq = excluded.seq`,
+		way, m.At.UnixMilli(), m.Seq)
+	if err == nil {
+		_, err = tx.Exec(`DELETE FROM relay_mark WHERE way = $1 AND at_ms < $2`, way, keep.UnixMilli())
+	}
 	return err
 }
 
