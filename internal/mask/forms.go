@@ -11,8 +11,9 @@ import (
 
 // needle is one form of a secret.
 type needle struct {
-	text  string
-	folds bool // line breaks may stand anywhere in it: base64 and xxd wrap what they print
+	text    string
+	folds   bool // line breaks may stand anywhere in it: base64 and xxd wrap what they print
+	escapes bool // the digits of its percent escapes may be small or capital
 }
 
 // formsOf returns the forms in which a secret is looked for.
@@ -20,7 +21,7 @@ func formsOf(secret string) []needle {
 	var out []needle
 	add := func(s string, folds bool) {
 		if len(s) >= MinLen {
-			out = append(out, needle{s, folds})
+			out = append(out, needle{text: s, folds: folds})
 		}
 	}
 	values := []string{secret}
@@ -39,8 +40,9 @@ func formsOf(secret string) []needle {
 			add(quoted, false)
 		}
 		for _, escaped := range []string{url.QueryEscape(v), url.PathEscape(v), component(v)} {
-			add(escaped, false)
-			add(lowerEscapes(escaped), false)
+			if len(escaped) >= MinLen {
+				out = append(out, needle{text: escaped, escapes: strings.Contains(escaped, "%")})
+			}
 		}
 		inHex := hex.EncodeToString([]byte(v))
 		add(inHex, true)
@@ -87,14 +89,7 @@ func component(s string) string {
 	return strings.NewReplacer("+", "%20", "%21", "!", "%27", "'", "%28", "(", "%29", ")", "%2A", "*").Replace(url.QueryEscape(s))
 }
 
-// lowerEscapes writes the digits of percent escapes small.
-func lowerEscapes(s string) string {
-	b := []byte(s)
-	for i := 0; i+2 < len(b); i++ {
-		if b[i] == '%' {
-			copy(b[i+1:], bytes.ToLower(b[i+1:i+3]))
-			i += 2
-		}
-	}
-	return string(b)
+// inEscape says whether s[i] is a digit of a percent escape.
+func inEscape(s string, i int) bool {
+	return i >= 1 && s[i-1] == '%' || i >= 2 && s[i-2] == '%'
 }

@@ -43,6 +43,9 @@ func New(secrets []string) *Set {
 			set.mark(first, '\n')
 			set.mark(first, '\r')
 		}
+		if n.escapes {
+			set.mark(first, lower(n.text[1]))
+		}
 	}
 	for i := range set.byFirst {
 		slices.SortFunc(set.byFirst[i], func(a, b needle) int { return cmp.Compare(len(b.text), len(a.text)) })
@@ -86,13 +89,21 @@ func (s *Set) match(b []byte, last bool) (n int, open bool) {
 	return 0, false
 }
 
+// lower returns c as a small letter, if it is a capital of ASCII.
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		c += 'a' - 'A'
+	}
+	return c
+}
+
 // length returns how many bytes at the start of b are w, or 0; short is true when b
 // ends before that is decided.
 func (w needle) length(b []byte) (n int, short bool) {
 	i := 0
 	for _, c := range b {
 		switch {
-		case c == w.text[i]:
+		case c == w.text[i], w.escapes && lower(c) == lower(w.text[i]) && inEscape(w.text, i):
 			i++
 		case !w.folds || c != '\n' && c != '\r':
 			return 0, false

@@ -195,7 +195,9 @@ func (c *checker) missing(r *record) []string {
 	}
 	k := r.view.Attempts
 	for n := 1; n <= k; n++ {
-		need(fmt.Sprintf("JobRequested %d", n))
+		if n == 1 || n < k || r.view.State != "CANCELLED" { // a later attempt may be called off before it is asked for
+			need(fmt.Sprintf("JobRequested %d", n))
+		}
 		if n < k {
 			need(fmt.Sprintf("JobRetrying %d", n))
 		}
