@@ -50,11 +50,8 @@ type Room struct {
 	cfg     Config
 	db      *sqldb.DB
 	gate    httpapi.Gate
-	changes chan *change
-	quit    chan struct{}
-	gone    chan struct{} // closed when the desk is empty for good
-	once    sync.Once
-	cache   map[jobKey]job // jobs that live; the desk's alone
+	desk    sync.Mutex     // whoever has it writes jobs
+	cache   map[jobKey]job // jobs that live
 	streams streams
 }
 
@@ -81,10 +78,9 @@ func Open(ctx context.Context, cfg Config) (*Room, error) {
 		return nil, fmt.Errorf("console: %w", err)
 	}
 	r := &Room{
-		cfg: cfg, db: db, gate: httpapi.Gate{Decider: cfg.Decider, DB: db}, changes: make(chan *change, maxBatch),
-		quit: make(chan struct{}), gone: make(chan struct{}), cache: map[jobKey]job{}, streams: streams{of: map[ident.Tenant]int{}},
+		cfg: cfg, db: db, gate: httpapi.Gate{Decider: cfg.Decider, DB: db},
+		cache: map[jobKey]job{}, streams: streams{of: map[ident.Tenant]int{}},
 	}
-	go r.work()
 	return r, nil
 }
 
@@ -110,10 +106,6 @@ func (r *Room) Run(ctx context.Context) error {
 	}
 }
 
-// Close stops the desk and closes the database. What is not durable by then was
-// not acknowledged, and comes again.
-func (r *Room) Close() error {
-	r.once.Do(func() { close(r.quit) })
-	<-r.gone
-	return r.db.Close()
-}
+// Close closes the database. What is not durable by then was not acknowledged, and
+// comes again.
+func (r *Room) Close() error { return r.db.Close() }

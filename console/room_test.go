@@ -381,30 +381,6 @@ func TestManyAtOnce(t *testing.T) {
 	}
 }
 
-// TestABadChangeStopsNobody has one event of a batch that cannot be written.
-func TestABadChangeStopsNobody(t *testing.T) {
-	w := open(t, nil)
-	bad := w.requested("bad", 1)
-	good, wrong := &change{e: w.requested("good", 1), done: make(chan error, 1)}, &change{e: bad, done: make(chan error, 1)}
-	var err error
-	if good.d, err = read(good.e); err != nil {
-		t.Fatal(err)
-	}
-	wrong.d = told{Job: "bad", Attempt: 1}
-	wrong.e.Tenant = ""                                         // the table refuses it
-	r := &Room{cfg: w.cfg, db: w.DB(), cache: map[jobKey]job{}} // whose desk is this test
-	r.write([]*change{wrong, good})
-	if err := <-wrong.done; err == nil {
-		t.Error("it was written")
-	}
-	if err := <-good.done; err != nil {
-		t.Error(err)
-	}
-	if j := w.one(); j.ID != "good" {
-		t.Errorf("%+v", j)
-	}
-}
-
 func TestClosedRoomRefuses(t *testing.T) {
 	w := open(t, nil)
 	e := w.requested("j", 1)

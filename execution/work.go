@@ -51,7 +51,7 @@ func (w *work) off() (calledOff, bool) {
 // onRecord waits for the attempt's row. A quick step writes it together with its
 // result; for others it is written after a moment.
 func (w *work) onRecord(ctx context.Context) error {
-	t := time.NewTimer(coalesce)
+	t := time.NewTimer(recordTime)
 	defer t.Stop()
 	select {
 	case <-w.recorded:

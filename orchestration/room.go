@@ -218,9 +218,12 @@ func (r *Room) remind(j *job, d event.WorkerMade, now time.Time) ([]event.Event,
 
 func (r *Room) workerGone(ctx context.Context, e event.Event, id ident.Job, attempt int, reason string) error {
 	return r.change(ctx, e.Tenant, id, func(j *job, now time.Time) ([]event.Event, error) {
-		if j.Occupied == attempt {
+		switch {
+		case j.over():
+			return nil, errNothing
+		case j.Occupied == attempt:
 			j.Occupied = 0
-		} else if j.over() || attempt != j.Attempts {
+		case attempt != j.Attempts:
 			return nil, errNothing
 		}
 		if j.State == Pending && attempt < j.Attempts && !j.RetryAt.IsZero() {
@@ -230,7 +233,7 @@ func (r *Room) workerGone(ctx context.Context, e event.Event, id ident.Job, atte
 			}
 			return []event.Event{j.request(now)}, nil
 		}
-		if j.over() || attempt < j.Attempts {
+		if attempt < j.Attempts {
 			return nil, nil
 		}
 		if j.State == Pending {

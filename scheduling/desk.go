@@ -21,6 +21,7 @@ const (
 	maxBatch     = 256                    // requests of one turn
 	maxPlaced    = 256                    // placements of one turn
 	turnTime     = 10 * time.Second       // deadline of a turn
+	turnEvery    = 5 * time.Millisecond   // between turns while requests come together: more share one
 	retryAfter   = time.Second            // after a turn that could not be saved
 	capacityRate = 100 * time.Millisecond // at most one CapacityUpdated a node in this time
 	denyPause    = 4                      // nodes that an attempt may be denied before it rests
@@ -77,6 +78,8 @@ func (r *Room) work() {
 	wake.Stop()
 	defer wake.Stop()
 	batch := make([]*request, 0, maxBatch)
+	var began time.Time
+	crowded := false
 	for {
 		batch = batch[:0]
 		select {
@@ -87,7 +90,11 @@ func (r *Room) work() {
 			return
 		}
 		for again := true; again; {
+			if crowded {
+				time.Sleep(turnEvery - time.Since(began))
+			}
 			batch = r.gather(batch)
+			began, crowded = time.Now(), len(batch) > 1
 			again = r.serve(batch)
 			batch = batch[:0]
 			select {

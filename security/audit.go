@@ -3,8 +3,10 @@ package security
 import (
 	"context"
 	"strings"
+	"time"
 
 	"fragua.dev/fragua/contract/event"
+	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/internal/bus"
 	"fragua.dev/fragua/internal/sqldb"
 )
@@ -21,31 +23,77 @@ var kinds = map[int]string{permitted: "permit", denied: "deny", revoked: "revoke
 // maxWhy bounds what a record says of the policies or the reason, in bytes.
 const maxWhy = 2048
 
+// heardTime bounds how long a reader of the trail waits for its own record.
+const heardTime = 500 * time.Millisecond
+
 // Subscriptions returns what the room listens to: the decisions of every room.
 func (r *Room) Subscriptions() []bus.Subscription {
-	return []bus.Subscription{
-		bus.On(event.AuthGranted, func(ctx context.Context, e event.Event, d event.Grant) error {
-			return r.note(ctx, e, permitted, string(d.DecisionID), d.Principal.Sub, d.Scope, d.Resource, strings.Join(d.Policies, " "))
-		}),
-		bus.On(event.AuthorizationDenied, func(ctx context.Context, e event.Event, d event.Denial) error {
-			return r.note(ctx, e, denied, string(d.DecisionID), d.Principal.Sub, d.Action, d.Resource, d.Reason)
-		}),
-		bus.On(event.AuthRevoked, func(ctx context.Context, e event.Event, d event.Grant) error {
-			return r.note(ctx, e, revoked, string(d.DecisionID), d.Principal.Sub, d.Scope, d.Resource, strings.Join(d.Policies, " "))
-		}),
-	}
+	return bus.Together(r.note, event.AuthGranted.Subject, event.AuthorizationDenied.Subject, event.AuthRevoked.Subject)
 }
 
-// note keeps a decision once, however often it is told. The event's id follows
-// from its tenant, kind and decision, which are the row's key. Many are told at
-// the same time, and the database saves them together.
-func (r *Room) note(ctx context.Context, e event.Event, kind int, decision, principal, action, resource, why string) error {
+// An entry is a row of the audit trail.
+type entry struct {
+	kind                                             int
+	decision, principal, action, resource, why, corr string
+	tenant                                           ident.Tenant
+	us                                               int64
+}
+
+func entryOf(e event.Event) (entry, error) {
+	r := entry{tenant: e.Tenant, us: e.Time.UnixMicro(), corr: e.CorrelationID}
+	switch e.Subject {
+	case event.AuthorizationDenied.Subject:
+		d, err := event.AuthorizationDenied.Read(e)
+		r.kind, r.decision, r.principal, r.action, r.resource, r.why = denied, string(d.DecisionID), d.Principal.Sub, d.Action, d.Resource, d.Reason
+		return r, err
+	case event.AuthRevoked.Subject:
+		d, err := event.AuthRevoked.Read(e)
+		r.kind, r.decision, r.principal, r.action, r.resource, r.why = revoked, string(d.DecisionID), d.Principal.Sub, d.Scope, d.Resource, strings.Join(d.Policies, " ")
+		return r, err
+	}
+	d, err := event.AuthGranted.Read(e)
+	r.kind, r.decision, r.principal, r.action, r.resource, r.why = permitted, string(d.DecisionID), d.Principal.Sub, d.Scope, d.Resource, strings.Join(d.Policies, " ")
+	return r, err
+}
+
+// note keeps decisions, each once, however often it is told: an event's id follows
+// from its tenant, kind and decision, which are the row's key.
+func (r *Room) note(ctx context.Context, events []event.Event) error {
 	return r.db.Write(ctx, func(tx *sqldb.Tx) error {
-		_, err := tx.Exec(`INSERT INTO audit (tenant, decision, kind, at_us, principal, action, resource, why, correlation)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING`,
-			string(e.Tenant), decision, kind, e.Time.UnixMicro(), clip(principal, 512), clip(action, 128), clip(resource, 512), clip(why, maxWhy), clip(e.CorrelationID, 128))
-		return err
+		for _, e := range events {
+			a, err := entryOf(e)
+			if err != nil {
+				return err
+			}
+			if _, err := tx.Exec(`INSERT INTO audit (tenant, decision, kind, at_us, principal, action, resource, why, correlation)
+				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING`,
+				string(a.tenant), a.decision, a.kind, a.us, clip(a.principal, 512), clip(a.action, 128), clip(a.resource, 512), clip(a.why, maxWhy), clip(a.corr, 128)); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
+}
+
+// heard waits until the decision id of tenant t is in the trail, and with it all
+// that were told before it; not for long, for it may have been set aside.
+func (r *Room) heard(ctx context.Context, t ident.Tenant, id ident.Decision) {
+	ctx, cancel := context.WithTimeout(ctx, heardTime)
+	defer cancel()
+	tick := time.NewTicker(heardTime / 100)
+	defer tick.Stop()
+	for {
+		var n int
+		err := r.db.QueryRow(ctx, `SELECT COUNT(*) FROM audit WHERE tenant = $1 AND decision = $2`, string(t), string(id)).Scan(&n)
+		if n > 0 || err != nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func clip(s string, n int) string {

@@ -49,9 +49,11 @@ func (r *Room) listAudit(ctx context.Context, in *struct {
 	Since     time.Time `query:"since" doc:"Only from then on"`
 }) (*auditPage, error) {
 	t := authz.From(ctx).Tenant
-	if err := r.gate.Pass(ctx, "Audit::read", authz.Resource{Type: "Audit", ID: "*", Tenant: t}); err != nil {
+	answer, err := r.gate.Passed(ctx, "Audit::read", authz.Resource{Type: "Audit", ID: "*", Tenant: t})
+	if err != nil {
 		return nil, err
 	}
+	r.heard(ctx, t, answer.DecisionID)
 	where, args := "tenant = $1", []any{string(t)}
 	filter := func(condition string, v any) {
 		args = append(args, v)

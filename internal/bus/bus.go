@@ -32,11 +32,12 @@ const (
 type Subscription struct {
 	Subject string
 	Handle  func(context.Context, event.Event) error
+	batch   func(context.Context, []event.Event) error // see Together
 }
 
 // On calls handle with the data of each event of kind k.
 func On[T any](k event.Kind[T], handle func(context.Context, event.Event, T) error) Subscription {
-	return Subscription{k.Subject, func(ctx context.Context, e event.Event) error {
+	return Subscription{Subject: k.Subject, Handle: func(ctx context.Context, e event.Event) error {
 		data, err := k.Read(e)
 		if err != nil {
 			return err
@@ -76,6 +77,11 @@ type room struct {
 	db     *sqldb.DB
 	handle map[string]func(context.Context, event.Event) error
 	queue  [shards]chan delivery
+
+	// What is heard in batches.
+	batches  chan delivery
+	batch    func(context.Context, []event.Event) error
+	together map[string]bool // subjects
 }
 
 // A delivery is one event on its way to one room.
@@ -100,12 +106,16 @@ func New(cfg Config) *Bus {
 // Listen adds what a room hears; what it cannot handle is set aside in db. All
 // rooms listen before Start.
 func (b *Bus) Listen(name string, db *sqldb.DB, subs ...Subscription) {
-	r := &room{name: name, db: db, handle: map[string]func(context.Context, event.Event) error{}}
+	r := &room{name: name, db: db, handle: map[string]func(context.Context, event.Event) error{},
+		batches: make(chan delivery, 4*gatherMost), together: map[string]bool{}}
 	for i := range r.queue {
 		r.queue[i] = make(chan delivery, shardQueue)
 	}
 	for _, s := range subs {
 		r.handle[s.Subject] = s.Handle
+		if s.batch != nil {
+			r.batch, r.together[s.Subject] = s.batch, true
+		}
 		b.subs[s.Subject] = append(b.subs[s.Subject], r)
 	}
 	b.rooms[name] = r
@@ -123,6 +133,9 @@ func (b *Bus) Start(ctx context.Context) error {
 	for _, r := range b.rooms {
 		for _, q := range r.queue {
 			b.wg.Go(func() { b.work(r, q) })
+		}
+		if r.batch != nil {
+			b.wg.Go(func() { b.collect(r) })
 		}
 	}
 	for _, r := range b.relays {
@@ -182,8 +195,12 @@ func (b *Bus) enqueue(r *room, d delivery) {
 	if key == "" {
 		key = string(d.e.ID)
 	}
+	to := r.queue[maphash.String(b.seed, key)%shards]
+	if r.together[d.e.Subject] {
+		to = r.batches
+	}
 	select {
-	case r.queue[maphash.String(b.seed, key)%shards] <- d:
+	case to <- d:
 	case <-b.ctx.Done():
 	}
 }
@@ -215,7 +232,7 @@ func (b *Bus) work(r *room, q chan delivery) {
 func (b *Bus) handle(r *room, d delivery) {
 	ctx, cancel := context.WithTimeout(b.ctx, handleTime)
 	defer cancel()
-	err := call(ctx, r.handle[d.e.Subject], d.e)
+	err := guard(func() error { return r.handle[d.e.Subject](ctx, d.e) })
 	switch {
 	case err == nil:
 		d.ack()
@@ -255,13 +272,4 @@ func (b *Bus) setAside(ctx context.Context, r *room, d delivery, cause error) bo
 	b.cfg.Alert(d.e, r.name, cause)
 	d.ack()
 	return true
-}
-
-func call(ctx context.Context, handle func(context.Context, event.Event) error, e event.Event) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v", p)
-		}
-	}()
-	return handle(ctx, e)
 }

@@ -49,14 +49,20 @@ func (g Gate) Deny(ctx context.Context, a authz.Answer) error {
 
 // Pass asks before something is read, and commits the decision.
 func (g Gate) Pass(ctx context.Context, action string, res authz.Resource) error {
+	_, err := g.Passed(ctx, action, res)
+	return err
+}
+
+// Passed is Pass for those who need the decision.
+func (g Gate) Passed(ctx context.Context, action string, res authz.Resource) (authz.Answer, error) {
 	a, err := g.Ask(ctx, action, res, nil)
 	if err != nil {
-		return err
+		return a, err
 	}
 	if err := g.DB.Write(ctx, func(tx *sqldb.Tx) error { return tx.Emit(a.Event) }); err != nil {
-		return fmt.Errorf("keep a decision: %w", err)
+		return a, fmt.Errorf("keep a decision: %w", err)
 	}
-	return nil
+	return a, nil
 }
 
 func denied(a authz.Answer, reason string) error {

@@ -18,7 +18,7 @@ import (
 const (
 	maxQueue    = 16384 // spans; what comes on top is dropped, and counted
 	maxBatch    = 1024  // spans that a sink is given at once
-	batchEvery  = 250 * time.Millisecond
+	batchEvery  = time.Second
 	maxValue    = 512 // bytes of an attribute's value, and of an error
 	maxAttrs    = 32
 	flushWithin = 5 * time.Second
@@ -84,7 +84,7 @@ func (o *Observe) Metrics() *Metrics {
 func (o *Observe) TracerProvider() trace.TracerProvider { return o.provider }
 
 // SetSink has ended spans handed to sink from now on, in batches of at most 1024,
-// every quarter of a second, by one goroutine. While there is no sink they wait,
+// every second, by one goroutine. While there is no sink they wait,
 // up to a bound. A sink that is slow loses spans, and slows nothing else.
 func (o *Observe) SetSink(sink func([]event.Span)) {
 	if o != nil {

@@ -197,10 +197,6 @@ func (db *DB) writer() {
 func (db *DB) commit(batch []request) {
 	for len(batch) > 0 {
 		tx := &Tx{db: db}
-		if err := tx.control("BEGIN IMMEDIATE"); err != nil {
-			answer(batch, explain(err))
-			return
-		}
 		errs := make([]error, len(batch))
 		spoilt := -1
 		for i, r := range batch {
@@ -219,7 +215,7 @@ func (db *DB) commit(batch []request) {
 			}
 		}
 		if spoilt >= 0 {
-			err := tx.control("ROLLBACK")
+			err := tx.rollback()
 			batch[spoilt].answer <- explain(errors.Join(errs[spoilt], err))
 			batch = append(batch[:spoilt:spoilt], batch[spoilt+1:]...)
 			continue
@@ -230,10 +226,10 @@ func (db *DB) commit(batch []request) {
 				err = tx.control("COMMIT")
 			}
 			if err != nil {
-				tx.control("ROLLBACK") // best effort: the commit's error is the one to tell
+				tx.rollback() // best effort: the commit's error is the one to tell
 			}
 		} else {
-			err = tx.control("ROLLBACK")
+			err = tx.rollback()
 		}
 		if err == nil && len(tx.emitted) > 0 {
 			db.seq = tx.emitted[len(tx.emitted)-1].Seq
@@ -246,12 +242,6 @@ func (db *DB) commit(batch []request) {
 			r.answer <- explain(errs[i])
 		}
 		return
-	}
-}
-
-func answer(batch []request, err error) {
-	for _, r := range batch {
-		r.answer <- err
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 // long as that runs.
 type Tx struct {
 	db      *DB
+	begun   bool // in the database: a function that asks nothing of it costs nothing
 	writes  int
 	emitted []Row
 }
@@ -50,9 +51,27 @@ func (tx *Tx) control(query string) error {
 	return err
 }
 
+// begin begins the transaction, if it has not begun, and returns the statement.
+func (tx *Tx) begin(query string) (*sql.Stmt, error) {
+	if !tx.begun {
+		if err := tx.control("BEGIN IMMEDIATE"); err != nil {
+			return nil, err
+		}
+		tx.begun = true
+	}
+	return tx.stmt(query)
+}
+
+func (tx *Tx) rollback() error {
+	if !tx.begun {
+		return nil
+	}
+	return tx.control("ROLLBACK")
+}
+
 // Exec runs a statement and returns how many rows it changed.
 func (tx *Tx) Exec(query string, args ...any) (int64, error) {
-	s, err := tx.stmt(query)
+	s, err := tx.begin(query)
 	if err != nil {
 		return 0, err
 	}
@@ -66,7 +85,7 @@ func (tx *Tx) Exec(query string, args ...any) (int64, error) {
 
 // QueryRow reads one row, as this transaction sees it.
 func (tx *Tx) QueryRow(query string, args ...any) *sql.Row {
-	s, err := tx.stmt(query)
+	s, err := tx.begin(query)
 	if err != nil {
 		return tx.db.conn.QueryRowContext(context.Background(), rebind(query), args...) // fails in the same way, when scanned
 	}
@@ -76,7 +95,7 @@ func (tx *Tx) QueryRow(query string, args ...any) *sql.Row {
 // Query reads rows, as this transaction sees them. The caller closes them before
 // anything else is asked.
 func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
-	s, err := tx.stmt(query)
+	s, err := tx.begin(query)
 	if err != nil {
 		return nil, err
 	}
