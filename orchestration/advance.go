@@ -47,7 +47,7 @@ func (r *Room) advance(tx *sqldb.Tx, t ident.Tenant, id ident.Run, now time.Time
 		default:
 			continue
 		}
-		if err := saveJob(tx, j, now); err != nil {
+		if err := r.known.save(tx, j, now); err != nil {
 			return 0, 0, err
 		}
 		if err := tx.Emit(facts...); err != nil {
@@ -97,7 +97,7 @@ func (r *Room) compensate(tx *sqldb.Tx, run *run, all map[ident.Job]*job, state 
 		case by == nil:
 			undo := r.undoJob(run, all[u.Job], *u, now)
 			facts := []event.Event{run.undone(event.CompensationRequested, *u, now), undo.request(now)}
-			if err := insertJob(tx, undo, fingerprint(u.By), now); err != nil {
+			if err := r.known.insert(tx, undo, fingerprint(u.By), now); err != nil {
 				return false, 0, err
 			}
 			u.State = Running

@@ -101,7 +101,7 @@ func (r *Room) createJob(ctx context.Context, o order) (view Job, fresh bool, er
 		stored = nil
 		if brought {
 			var had []byte
-			old, err := loadJob(tx, p.Tenant, j.ID)
+			old, err := r.known.load(tx, p.Tenant, j.ID)
 			if err == nil {
 				if err := tx.QueryRow(`SELECT hash FROM job WHERE tenant = $1 AND id = $2`, string(p.Tenant), string(j.ID)).Scan(&had); err != nil {
 					return err
@@ -116,7 +116,7 @@ func (r *Room) createJob(ctx context.Context, o order) (view Job, fresh bool, er
 				return err
 			}
 		}
-		if err := insertJob(tx, j, hash, j.Created); err != nil {
+		if err := r.known.insert(tx, j, hash, j.Created); err != nil {
 			return err
 		}
 		return tx.Emit(answer.Event, j.request(j.Created))
@@ -179,7 +179,7 @@ func (r *Room) begin(tx *sqldb.Tx, jobs []*job, now time.Time) error {
 		if !j.Waits {
 			facts = append(facts, j.request(now))
 		}
-		if err := insertJob(tx, j, fingerprint(j.ID), now); err != nil {
+		if err := r.known.insert(tx, j, fingerprint(j.ID), now); err != nil {
 			return err
 		}
 		if err := tx.Emit(facts...); err != nil {

@@ -266,12 +266,12 @@ func (r *Room) retryJob(ctx context.Context, id string) (Job, bool, error) {
 	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
 		fresh = false
 		now := r.cfg.Now().UTC()
-		old, err := loadJob(tx, t, ident.Job(id))
+		old, err := r.known.load(tx, t, ident.Job(id))
 		if err != nil {
 			return err
 		}
 		if old.RetriedBy != "" {
-			next, err = loadJob(tx, t, old.RetriedBy)
+			next, err = r.known.load(tx, t, old.RetriedBy)
 			if err != nil {
 				return err
 			}
@@ -283,10 +283,10 @@ func (r *Room) retryJob(ctx context.Context, id string) (Job, bool, error) {
 		}}
 		next.Trace = httpapi.TraceParent(ctx)
 		fresh, old.RetriedBy = true, next.ID
-		if err := saveJob(tx, old, now); err != nil {
+		if err := r.known.save(tx, old, now); err != nil {
 			return err
 		}
-		if err := insertJob(tx, next, fingerprint(next.ID), now); err != nil {
+		if err := r.known.insert(tx, next, fingerprint(next.ID), now); err != nil {
 			return err
 		}
 		return tx.Emit(answer.Event, next.request(now))

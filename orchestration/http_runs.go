@@ -265,7 +265,7 @@ func (r *Room) cancelRun(ctx context.Context, id, reason string) (*runReply, err
 			if err != nil {
 				return err
 			}
-			if err := saveJob(tx, j, now); err != nil {
+			if err := r.known.save(tx, j, now); err != nil {
 				return err
 			}
 			if err := tx.Emit(facts...); err != nil {
@@ -363,7 +363,7 @@ func (r *Room) renew(tx *sqldb.Tx, x *run, all map[ident.Job]*job, now time.Time
 		}
 		j := r.memberJob(x, m.Name, old.Spec, waits, now)
 		j.RetryOf, old.RetriedBy = old.ID, j.ID
-		if err := saveJob(tx, old, now); err != nil {
+		if err := r.known.save(tx, old, now); err != nil {
 			return nil, err
 		}
 		x.Jobs[i].Job = j.ID

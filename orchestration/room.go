@@ -37,11 +37,12 @@ type Config struct {
 
 // Room is the orchestration room.
 type Room struct {
-	cfg  Config
-	db   *sqldb.DB
-	gate httpapi.Gate
-	live atomic.Int64  // jobs that have not ended
-	soon chan struct{} // something is due earlier than the reconciler thinks
+	cfg   Config
+	db    *sqldb.DB
+	gate  httpapi.Gate
+	live  atomic.Int64  // jobs that have not ended
+	soon  chan struct{} // something is due earlier than the reconciler thinks
+	known known         // the writer's alone
 }
 
 // Open opens the room on its database.
@@ -53,7 +54,7 @@ func Open(ctx context.Context, cfg Config) (*Room, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Room{cfg: cfg, db: db, gate: httpapi.Gate{Decider: cfg.Decider, DB: db}, soon: make(chan struct{}, 1)}
+	r := &Room{cfg: cfg, db: db, gate: httpapi.Gate{Decider: cfg.Decider, DB: db}, soon: make(chan struct{}, 1), known: known{}}
 	if err := r.count(ctx); err != nil {
 		db.Close()
 		return nil, err
@@ -121,7 +122,7 @@ func (r *Room) change(ctx context.Context, t ident.Tenant, id ident.Job, fn func
 	err := r.db.Write(ctx, func(tx *sqldb.Tx) error {
 		ended, begun = 0, 0
 		now := r.cfg.Now().UTC()
-		j, err := loadJob(tx, t, id)
+		j, err := r.known.load(tx, t, id)
 		if errors.Is(err, errAbsent) {
 			return errNothing
 		}
@@ -133,7 +134,7 @@ func (r *Room) change(ctx context.Context, t ident.Tenant, id ident.Job, fn func
 		if err != nil {
 			return err
 		}
-		if err := saveJob(tx, j, now); err != nil {
+		if err := r.known.save(tx, j, now); err != nil {
 			return err
 		}
 		if err := tx.Emit(facts...); err != nil {

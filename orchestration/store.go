@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"fragua.dev/fragua/contract/ident"
@@ -63,6 +64,44 @@ func encode(v any) ([]byte, error) {
 	return b.Bytes(), err
 }
 
+// maxKnown bounds the live jobs whose rows are remembered.
+const maxKnown = 20_000
+
+type jobKey struct {
+	tenant ident.Tenant
+	id     ident.Job
+}
+
+// known remembers live jobs as their rows are: each moves several times within a
+// second or two, and reading a row costs more than writing it. It belongs to the
+// goroutine that writes, which calls the functions of transactions.
+type known map[jobKey]*job
+
+// remember takes note of j as it has been written in tx.
+func (k known) remember(tx *sqldb.Tx, j *job) {
+	key := jobKey{j.Tenant, j.ID}
+	if _, there := k[key]; j.over() || !there && len(k) >= maxKnown {
+		delete(k, key)
+		return
+	}
+	k[key] = j.clone()
+	tx.OnRollback(func() { delete(k, key) })
+}
+
+// clone returns a copy that shares only what never changes.
+func (j *job) clone() *job {
+	c := *j
+	c.Steps = slices.Clone(j.Steps)
+	return &c
+}
+
+func (k known) load(tx *sqldb.Tx, t ident.Tenant, id ident.Job) (*job, error) {
+	if j := k[jobKey{t, id}]; j != nil {
+		return j.clone(), nil
+	}
+	return loadJob(tx, t, id)
+}
+
 func loadJob(tx *sqldb.Tx, t ident.Tenant, id ident.Job) (*job, error) {
 	j := &job{}
 	return j, decode(tx.QueryRow(`SELECT body FROM job WHERE tenant = $1 AND id = $2`, string(t), string(id)), j)
@@ -88,7 +127,7 @@ func (j *job) due(now time.Time) time.Time {
 	return now.Add(staleAfter << min(j.Round, 5))
 }
 
-func insertJob(tx *sqldb.Tx, j *job, hash []byte, now time.Time) error {
+func (k known) insert(tx *sqldb.Tx, j *job, hash []byte, now time.Time) error {
 	j.Due = j.due(now)
 	body, err := encode(j)
 	if err != nil {
@@ -97,10 +136,13 @@ func insertJob(tx *sqldb.Tx, j *job, hash []byte, now time.Time) error {
 	_, err = tx.Exec(`INSERT INTO job (tenant, id, run, pipeline, state, live, created_ms, due_ms, hash, body)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
 		string(j.Tenant), string(j.ID), string(j.Run), string(j.Pipeline), string(j.State), live(j), j.Created.UnixMilli(), j.Due.UnixMilli(), hash, body)
+	if err == nil {
+		k.remember(tx, j)
+	}
 	return err
 }
 
-func saveJob(tx *sqldb.Tx, j *job, now time.Time) error {
+func (k known) save(tx *sqldb.Tx, j *job, now time.Time) error {
 	j.Due = j.due(now)
 	body, err := encode(j)
 	if err != nil {
@@ -108,6 +150,9 @@ func saveJob(tx *sqldb.Tx, j *job, now time.Time) error {
 	}
 	_, err = tx.Exec(`UPDATE job SET state = $1, live = $2, due_ms = $3, body = $4 WHERE tenant = $5 AND id = $6`,
 		string(j.State), live(j), j.Due.UnixMilli(), body, string(j.Tenant), string(j.ID))
+	if err == nil {
+		k.remember(tx, j)
+	}
 	return err
 }
 

@@ -2,6 +2,8 @@ package worker
 
 import (
 	"context"
+	"database/sql"
+	"encoding/json"
 	"errors"
 	"strings"
 	"time"
@@ -23,20 +25,24 @@ func (r *Room) assigned(ctx context.Context, e event.Event, a event.Assignment) 
 	}
 	w := of(e, a, r.cfg.Now().UTC())
 	ctx = observe.FromEvent(ctx, e)
-	switch old, err := r.read(ctx, w.Tenant, w.ID); {
-	case err == nil:
-		return r.repeat(ctx, e, old)
-	case !errors.Is(err, errAbsent):
-		return err
-	}
-	var reason string
-	err := r.db.QueryRow(ctx, `SELECT reason FROM tombstone WHERE tenant = $1 AND job = $2 AND attempt = $3`,
-		string(w.Tenant), string(w.Job), w.Attempt).Scan(&reason)
+	var (
+		body   []byte
+		reason sql.NullString
+	)
+	err := r.db.QueryRow(ctx, `SELECT (SELECT body FROM worker WHERE tenant = $1 AND id = $2),
+		(SELECT reason FROM tombstone WHERE tenant = $1 AND job = $3 AND attempt = $4)`,
+		string(w.Tenant), string(w.ID), string(w.Job), w.Attempt).Scan(&body, &reason)
 	switch {
-	case err == nil:
-		return r.refuse(ctx, w, authz.Answer{}, reason+" before it had a worker")
-	case !errors.Is(err, sqldb.ErrNoRows):
+	case err != nil:
 		return err
+	case body != nil:
+		old := &worker{}
+		if err := json.Unmarshal(body, old); err != nil {
+			return err
+		}
+		return r.repeat(ctx, e, old)
+	case reason.Valid:
+		return r.refuse(ctx, w, authz.Answer{}, reason.String+" before it had a worker")
 	}
 	answer := r.cfg.Decider.Decide(ctx, authz.Question{
 		Principal: r.service(w.Tenant), Action: "Worker::create", Resource: r.resource(w), TraceParent: w.Trace, Correlation: w.Correlation,
@@ -57,13 +63,36 @@ func (r *Room) assigned(ctx context.Context, e event.Event, a event.Assignment) 
 		}
 		return r.refuse(ctx, w, answer, err.Error())
 	}
-	return r.db.Write(ctx, func(tx *sqldb.Tx) error {
+	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
 		now := r.cfg.Now().UTC()
 		if err := save(tx, w, now.Add(staleAfter)); err != nil {
 			return err
 		}
 		return tx.Emit(answer.Event, w.ready(now))
 	})
+	if err == nil && w.Job != "" {
+		r.made.Store(attemptKey{w.Tenant, w.Job, w.Attempt}, w)
+	}
+	return err
+}
+
+// attemptKey finds the worker that this process made for an attempt.
+type attemptKey struct {
+	tenant  ident.Tenant
+	job     ident.Job
+	attempt int
+}
+
+// workerOf returns the worker of an attempt, as it was when it was made here or as
+// its row is.
+func (r *Room) workerOf(ctx context.Context, t ident.Tenant, job ident.Job, attempt int) (*worker, error) {
+	if w, here := r.made.LoadAndDelete(attemptKey{t, job, attempt}); here {
+		return w.(*worker), nil
+	}
+	// The tenant is compared in a way that keeps its key from being used: it would
+	// find all workers of the tenant.
+	return decode(r.db.QueryRow(ctx, `SELECT body FROM worker WHERE job = $2 AND job <> '' AND attempt = $3 AND tenant || '' = $1`,
+		string(t), string(job), attempt))
 }
 
 // repeat says again how a worker ended, to a room that asks again: it seems not to
@@ -140,10 +169,7 @@ func (r *Room) refuse(ctx context.Context, w *worker, answer authz.Answer, reaso
 // jobOver ends the worker of an attempt that is over. When nothing runs in it any
 // more, that is done at once; otherwise the wish is saved first.
 func (r *Room) jobOver(ctx context.Context, t ident.Tenant, job ident.Job, attempt int, reason string, quiet bool) error {
-	// The tenant is compared in a way that keeps its key from being used: it would
-	// find all workers of the tenant.
-	w, err := decode(r.db.QueryRow(ctx, `SELECT body FROM worker WHERE job = $2 AND job <> '' AND attempt = $3 AND tenant || '' = $1`,
-		string(t), string(job), attempt))
+	w, err := r.workerOf(ctx, t, job, attempt)
 	if errors.Is(err, errAbsent) {
 		return r.bury(ctx, t, job, attempt, reason)
 	}

@@ -54,6 +54,7 @@ type Room struct {
 	roots  []byte
 	nodes  map[ident.Node]bool
 	ending chan struct{}
+	made   sync.Map // attemptKey → *worker, for those that live and were made by this process
 	wg     sync.WaitGroup
 	ctx    context.Context
 	stop   context.CancelFunc
@@ -206,6 +207,7 @@ func (r *Room) lost(ctx context.Context, t ident.Tenant, id ident.Worker, reason
 			return err
 		}
 		now := r.cfg.Now().UTC()
+		r.made.Delete(attemptKey{t, w.Job, w.Attempt})
 		fact := w.fail(now, reason)
 		if err := save(tx, w, now); err != nil {
 			return err

@@ -32,6 +32,10 @@ type Event struct {
 	// Key orders delivery: events of one key reach each room one after the
 	// other. It is a job's id wherever there is one.
 	Key string `json:"partitionkey,omitempty"`
+
+	// said is Data before it was written, in the process that said it: whoever
+	// reads it there shares it, and changes nothing of it.
+	said any
 }
 
 // Delivery says what the platform promises of an event.
@@ -117,14 +121,18 @@ func (k Kind[T]) Event(a About, data T) Event {
 	return Event{
 		SpecVersion: "1.0", ID: ident.Event(id), Source: "/fragua/" + k.Owner, Type: k.Type,
 		Subject: k.Subject, Time: a.At.UTC(), DataContentType: "application/json",
-		CorrelationID: a.Correlation, Tenant: a.Tenant, TraceParent: a.TraceParent, Key: a.Key, Data: raw,
+		CorrelationID: a.Correlation, Tenant: a.Tenant, TraceParent: a.TraceParent, Key: a.Key, Data: raw, said: data,
 	}
 }
 
-// Read returns the data of e, which must be of kind k.
+// Read returns the data of e, which must be of kind k. It may be shared: nothing of
+// it is to be changed.
 func (k Kind[T]) Read(e Event) (data T, err error) {
 	if e.Subject != k.Subject {
 		return data, fmt.Errorf("event %s: is %s, want %s", e.ID, e.Subject, k.Subject)
+	}
+	if data, ok := e.said.(T); ok {
+		return data, nil
 	}
 	if err := json.Unmarshal(e.Data, &data); err != nil {
 		return data, fmt.Errorf("event %s: %w", e.ID, err)

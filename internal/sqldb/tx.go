@@ -19,6 +19,7 @@ type Tx struct {
 	begun   bool // in the database: a function that asks nothing of it costs nothing
 	writes  int
 	emitted []Row
+	undo    []func()
 }
 
 // run calls fn; a panic in it is an error of that call alone.
@@ -63,6 +64,10 @@ func (tx *Tx) begin(query string) (*sql.Stmt, error) {
 }
 
 func (tx *Tx) rollback() error {
+	for _, f := range tx.undo {
+		f()
+	}
+	tx.undo = nil
 	if !tx.begun {
 		return nil
 	}
@@ -128,15 +133,15 @@ func (tx *Tx) Emit(events ...event.Event) error {
 		if e.ID == "" {
 			continue
 		}
-		body, err := json.Marshal(e)
-		if err != nil {
-			return fmt.Errorf("emit %s: %w", e.ID, err)
-		}
 		tx.writes++
-		tx.emitted = append(tx.emitted, Row{Event: e, Body: body})
+		tx.emitted = append(tx.emitted, Row{Event: e, Body: e.AppendJSON(make([]byte, 0, 512+len(e.Data)))})
 	}
 	return nil
 }
+
+// OnRollback has f called when what was written so far comes to nothing, by the
+// goroutine that writes: for those who remember what they wrote.
+func (tx *Tx) OnRollback(f func()) { tx.undo = append(tx.undo, f) }
 
 // post writes what a whole batch emitted as one row of the outbox: rows cost more
 // than bytes.
