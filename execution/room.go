@@ -67,13 +67,14 @@ type Config struct {
 
 // Room is the execution room.
 type Room struct {
-	cfg  Config
-	db   *sqldb.DB
-	gate httpapi.Gate
-	logs *logstore.Store
-	ctx  context.Context
-	stop context.CancelFunc
-	wg   sync.WaitGroup
+	cfg    Config
+	db     *sqldb.DB
+	gate   httpapi.Gate
+	logs   *logstore.Store
+	dialer *agentclient.Dialer // nil where Config.Dial is given
+	ctx    context.Context
+	stop   context.CancelFunc
+	wg     sync.WaitGroup
 
 	mu       sync.Mutex
 	closed   bool
@@ -111,15 +112,16 @@ func Open(ctx context.Context, cfg Config) (*Room, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	if cfg.Dial == nil {
-		if r.cfg.Dial, err = dialer(ctx, cfg.Authority); err != nil {
+		if r.dialer, err = dialer(ctx, cfg.Authority); err != nil {
 			return nil, errors.Join(err, r.Close())
 		}
+		r.cfg.Dial = func(address string, t ident.Tenant, w ident.Worker) Agent { return r.dialer.Dial(address, t, w) }
 	}
 	return r, nil
 }
 
 // dialer speaks to workers with a certificate of the execution room.
-func dialer(ctx context.Context, ca identity.Authority) (func(string, ident.Tenant, ident.Worker) Agent, error) {
+func dialer(ctx context.Context, ca identity.Authority) (*agentclient.Dialer, error) {
 	own, err := ca.Issue(ctx, identity.Room("execution"), ownCert)
 	if err != nil {
 		return nil, fmt.Errorf("execution: %w", err)
@@ -129,9 +131,7 @@ func dialer(ctx context.Context, ca identity.Authority) (func(string, ident.Tena
 		return nil, fmt.Errorf("execution: %w", err)
 	}
 	roots, _ := ca.Roots()
-	return func(address string, t ident.Tenant, w ident.Worker) Agent {
-		return agentclient.Dial(address, identity.Client(cert, roots, identity.Worker(t, w)))
-	}, nil
+	return agentclient.NewDialer(cert, roots), nil
 }
 
 // Name returns execution.
@@ -148,6 +148,9 @@ func (r *Room) Close() error {
 	r.mu.Unlock()
 	r.stop()
 	r.wg.Wait()
+	if r.dialer != nil {
+		r.dialer.Close()
+	}
 	var err error
 	if r.logs != nil {
 		err = r.logs.Close()

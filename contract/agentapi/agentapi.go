@@ -9,6 +9,11 @@
 //	PUT  /workspace      tar, zstd                  unpacked into the empty workspace, before the first step
 //	GET  /files?path=P   a file's bytes, or a folder as tar (X-Fragua-Kind: file | tar)
 //	POST /lease          LeaseReply                 nothing but a sign of life
+//	POST /worker         WorkerRequest → Proof      the connection goes on with the agent's next worker
+//
+// A connection reaches the worker whose certificate was shown when it was made. It
+// may outlive that worker: when the agent has become another, /worker asks it to
+// prove, on this connection, that it holds that one's key too (see identity.Prove).
 //
 // Every request renews the worker's lease. Errors are problem+json.
 package agentapi
@@ -99,6 +104,17 @@ type CancelRequest struct {
 type LeaseReply struct {
 	Worker  ident.Worker `json:"worker_id"`
 	Expires time.Time    `json:"expires_at"`
+}
+
+// WorkerRequest asks for proof that the agent is now this worker.
+type WorkerRequest struct {
+	Worker ident.Worker `json:"worker_id"`
+}
+
+// Proof shows that the agent holds the key of the worker's certificate.
+type Proof struct {
+	Cert      []byte `json:"cert"` // DER
+	Signature []byte `json:"signature"`
 }
 
 // An Order is what a provider tells its agent, one JSON object a line, over a

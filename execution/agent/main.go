@@ -54,7 +54,7 @@ func Main(_ []string, log *slog.Logger) int {
 		Handler: a, ReadHeaderTimeout: header, IdleTimeout: idle, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
-			return context.WithValue(ctx, jobKey{}, a.job.Load())
+			return context.WithValue(ctx, boundKey{}, &bound{})
 		},
 	}
 	go server.Serve(tls.NewListener(l, config))
@@ -73,17 +73,23 @@ type agent struct {
 	job     atomic.Pointer[job] // nil between jobs
 }
 
-// jobKey finds, in a connection's context, the job that it was made for: a
-// connection does not reach the next one.
-type jobKey struct{}
+// bound is the job that a connection reaches: the one it was made for, until the
+// caller has asked for proof that this process is the worker of the next.
+type bound struct{ job atomic.Pointer[job] }
+
+// boundKey finds it in a connection's context.
+type boundKey struct{}
 
 var errIdle = errors.New("no worker is here")
 
-func (a *agent) tls(*tls.ClientHelloInfo) (*tls.Config, error) {
-	if j := a.job.Load(); j != nil {
-		return j.tls, nil
+// tls makes a connection one to the job of now.
+func (a *agent) tls(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	j := a.job.Load()
+	if j == nil {
+		return nil, errIdle
 	}
-	return nil, errIdle
+	hello.Context().Value(boundKey{}).(*bound).job.Store(j)
+	return j.tls, nil
 }
 
 func (a *agent) report(r agentapi.Report) error {

@@ -18,14 +18,19 @@ import (
 
 	"fragua.dev/fragua/contract/agentapi"
 	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/contract/identity"
 )
 
 const streamBuffer = 256 << 10
 
 // ServeHTTP is the worker's API, for the job whose identity the connection knows.
 func (a *agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	j := a.job.Load()
-	if of, _ := r.Context().Value(jobKey{}).(*job); j == nil || of != j && of != nil {
+	j, b := a.job.Load(), r.Context().Value(boundKey{}).(*bound)
+	if j != nil && r.URL.Path == "/worker" && r.Method == http.MethodPost {
+		j.serveWorker(w, r, b)
+		return
+	}
+	if j == nil || b.job.Load() != j {
 		problem(w, http.StatusGone, "the worker of this connection has ended")
 		return
 	}
@@ -50,6 +55,26 @@ func (a *agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		problem(w, http.StatusNotFound, "no such operation")
 	}
+}
+
+// serveWorker binds the connection to j, and proves that this process is its worker.
+func (j *job) serveWorker(w http.ResponseWriter, r *http.Request, b *bound) {
+	var q agentapi.WorkerRequest
+	if !read(w, r, &q) {
+		return
+	}
+	if q.Worker != j.order.Worker {
+		problem(w, http.StatusGone, "this is another worker")
+		return
+	}
+	cert, signature, err := identity.Prove(r.TLS, j.tls.Certificates[0])
+	if err != nil {
+		problem(w, http.StatusInternalServerError, err.Error())
+		return
+	}
+	j.renew()
+	b.job.Store(j)
+	answer(w, agentapi.Proof{Cert: cert, Signature: signature})
 }
 
 func answer(w http.ResponseWriter, v any) {

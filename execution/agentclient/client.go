@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -37,58 +36,63 @@ const (
 
 // Client speaks to one worker. Its calls may be made at the same time.
 type Client struct {
-	base string
-	http *http.Client
-	t    *http.Transport
+	base   string
+	peer   string // the worker's SPIFFE id
+	worker ident.Worker
+	dialer *Dialer
+	line   *line        // for calls of /exec
+	http   *http.Client // for all others, which may take long
+	t      *http.Transport
 }
 
-// Dial returns a client of the worker at address, HOST:PORT. It connects when it
-// is first used.
-func Dial(address string, c *tls.Config) *Client {
-	dialer := &net.Dialer{Timeout: dialTime}
-	t := &http.Transport{
-		TLSClientConfig: c, DialContext: dialer.DialContext, TLSHandshakeTimeout: dialTime, MaxIdleConnsPerHost: 2,
-		IdleConnTimeout: 90 * time.Second, DisableCompression: true, ReadBufferSize: 32 << 10,
-	}
-	return &Client{"https://" + address, &http.Client{Transport: t}, t}
-}
-
-// Close ends the connections.
+// Close hands the line back, and ends all other connections.
 func (c *Client) Close() error {
 	c.t.CloseIdleConnections()
+	c.dialer.release(c.line)
 	return nil
 }
 
 // call sends a body, and decodes the answer.
 func (c *Client) call(ctx context.Context, method, path string, in, out any, wait time.Duration) error {
+	_, err := c.callOn(ctx, c.http, method, path, in, out, wait)
+	return err
+}
+
+// callOn is call on one of the client's ways to the worker. It returns the
+// connection that was used.
+func (c *Client) callOn(ctx context.Context, way *http.Client, method, path string, in, out any, wait time.Duration) (*tls.ConnectionState, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait+answerTime)
 	defer cancel()
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		body = bytes.NewReader(b)
 	}
-	resp, err := c.do(ctx, method, path, body)
+	resp, err := c.doOn(ctx, way, method, path, body)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	if err := json.NewDecoder(io.LimitReader(resp.Body, agentapi.MaxBody)).Decode(out); err != nil {
-		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	io.Copy(io.Discard, io.LimitReader(resp.Body, 1024)) // so that the connection can be used again
-	return nil
+	return resp.TLS, nil
 }
 
 func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	return c.doOn(ctx, c.http, method, path, body)
+}
+
+func (c *Client) doOn(ctx context.Context, way *http.Client, method, path string, body io.Reader) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := c.http.Do(req)
+	resp, err := way.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
@@ -112,7 +116,11 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*
 
 // Exec starts a step; one that was started already is answered as it stands.
 func (c *Client) Exec(ctx context.Context, r agentapi.ExecRequest) (x agentapi.Exec, err error) {
-	return x, c.call(ctx, http.MethodPost, "/exec", r, &x, 0)
+	if err := c.prove(ctx); err != nil {
+		return x, err
+	}
+	_, err = c.callOn(ctx, c.line.http, http.MethodPost, "/exec", r, &x, 0)
+	return x, err
 }
 
 // Complete waits for an execution's end, for r.WaitMS at most.

@@ -28,10 +28,10 @@ const tenant ident.Tenant = "acme"
 
 // Bench is a provider with what is needed to use its workers.
 type Bench struct {
-	P     provider.Provider
-	ca    identity.Authority
-	own   tls.Certificate
-	Lease time.Duration
+	P      provider.Provider
+	ca     identity.Authority
+	dialer *agentclient.Dialer
+	Lease  time.Duration
 }
 
 // NewBench returns a bench of p.
@@ -46,7 +46,8 @@ func NewBench(t testing.TB, p provider.Provider) *Bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Bench{p, ca, own, 30 * time.Second}
+	roots, _ := ca.Roots()
+	return &Bench{p, ca, agentclient.NewDialer(own, roots), 30 * time.Second}
 }
 
 // Make makes a worker that serves, and returns its client.
@@ -70,8 +71,7 @@ func (b *Bench) Make(id ident.Worker, attempt int) (*agentclient.Client, provide
 
 // Client returns a client of the worker called id.
 func (b *Bench) Client(made provider.Made, id ident.Worker) *agentclient.Client {
-	pool, _ := b.ca.Roots()
-	return agentclient.Dial(made.Address, identity.Client(b.own, pool, identity.Worker(tenant, id)))
+	return b.dialer.Dial(made.Address, tenant, id)
 }
 
 // Run runs a command on a worker to its end, and returns that and what it printed.
@@ -169,6 +169,37 @@ func Run(t *testing.T, open func(t *testing.T) provider.Provider) {
 		stranger := NewBench(t, b.P)
 		if _, err := stranger.Client(made, "wrk_1").Lease(t.Context()); err == nil {
 			t.Error("a caller of another authority got in")
+		}
+	})
+
+	t.Run("a kept connection reaches the next worker when that has proved who it is", func(t *testing.T) {
+		b, c, first := make(t, "wrk_1")
+		step := agentapi.ExecRequest{Exec: "exe_1", Step: "stp_1", Job: "job_1", Attempt: 1, Command: sh("true")}
+		if _, err := c.Exec(t.Context(), step); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		if _, err := b.P.Terminate(t.Context(), "wrk_1", time.Second); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Client(first, "wrk_1").Exec(t.Context(), step); err == nil {
+			t.Error("a worker that was ended took a step on the connection that was kept")
+		}
+		next, second, err := b.Make("wrk_2", 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer next.Close()
+		if second.Address == first.Address { // the provider uses its agents again
+			if _, err := b.Client(second, "wrk_1").Exec(t.Context(), step); !errors.Is(err, agentclient.ErrRefused) && !errors.Is(err, agentclient.ErrUnreachable) {
+				t.Errorf("the worker before: %v", err)
+			}
+			if _, err := b.Client(second, "wrk_3").Exec(t.Context(), step); err == nil {
+				t.Error("a worker of another name took a step")
+			}
+		}
+		if _, err := next.Exec(t.Context(), step); err != nil {
+			t.Errorf("the next worker: %v", err)
 		}
 	})
 
