@@ -3,13 +3,17 @@ package console
 import (
 	"context"
 	"maps"
+	"time"
 
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/internal/bus"
 	"fragua.dev/fragua/internal/sqldb"
 )
 
-const maxCache = 20_000 // jobs that live and are remembered
+const (
+	hearTime = 25 * time.Millisecond // that a change may be late: more are written down together
+	maxCache = 20_000                // jobs that live and are remembered
+)
 
 // A change is what an event says of a job.
 type change struct {
@@ -19,7 +23,7 @@ type change struct {
 
 // Subscriptions returns what the room hears: nobody waits for it but people.
 func (r *Room) Subscriptions() []bus.Subscription {
-	return bus.Together(r.hear,
+	return bus.Together(hearTime, r.hear,
 		event.JobRequested.Subject, event.AssignmentCreated.Subject, event.JobStarted.Subject,
 		event.StepStarted.Subject, event.StepFailed.Subject, event.JobRetrying.Subject,
 		event.JobCompleted.Subject, event.JobFailed.Subject, event.JobCancelled.Subject, event.JobTerminated.Subject,

@@ -54,7 +54,7 @@ func Open(ctx context.Context, cfg Config) (*Room, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Room{cfg: cfg, db: db, gate: httpapi.Gate{Decider: cfg.Decider, DB: db}, soon: make(chan struct{}, 1), known: known{}}
+	r := &Room{cfg: cfg, db: db, gate: httpapi.Gate{Decider: cfg.Decider, DB: db}, soon: make(chan struct{}, 1), known: known{jobs: map[jobKey]*job{}}}
 	if err := r.count(ctx); err != nil {
 		db.Close()
 		return nil, err

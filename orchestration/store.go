@@ -72,20 +72,30 @@ type jobKey struct {
 	id     ident.Job
 }
 
-// known remembers live jobs as their rows are: each moves several times within a
-// second or two, and reading a row costs more than writing it. It belongs to the
-// goroutine that writes, which calls the functions of transactions.
-type known map[jobKey]*job
+// known remembers live jobs as their rows are, and those that ended last: each
+// moves several times within a second or two, and reading a row costs more than
+// writing it. It belongs to the goroutine that writes, which calls the functions of
+// transactions.
+type known struct {
+	jobs  map[jobKey]*job
+	ended [1024]jobKey // a ring: whoever is overwritten is forgotten
+	next  int
+}
 
 // remember takes note of j as it has been written in tx.
-func (k known) remember(tx *sqldb.Tx, j *job) {
+func (k *known) remember(tx *sqldb.Tx, j *job) {
 	key := jobKey{j.Tenant, j.ID}
-	if _, there := k[key]; j.over() || !there && len(k) >= maxKnown {
-		delete(k, key)
+	before := k.jobs[key]
+	switch {
+	case before == nil && (j.over() || len(k.jobs) >= maxKnown):
 		return
+	case j.over() && !before.over():
+		delete(k.jobs, k.ended[k.next])
+		k.ended[k.next] = key
+		k.next = (k.next + 1) % len(k.ended)
 	}
-	k[key] = j.clone()
-	tx.OnRollback(func() { delete(k, key) })
+	k.jobs[key] = j.clone()
+	tx.OnRollback(func() { delete(k.jobs, key) })
 }
 
 // clone returns a copy that shares only what never changes.
@@ -95,8 +105,8 @@ func (j *job) clone() *job {
 	return &c
 }
 
-func (k known) load(tx *sqldb.Tx, t ident.Tenant, id ident.Job) (*job, error) {
-	if j := k[jobKey{t, id}]; j != nil {
+func (k *known) load(tx *sqldb.Tx, t ident.Tenant, id ident.Job) (*job, error) {
+	if j := k.jobs[jobKey{t, id}]; j != nil {
 		return j.clone(), nil
 	}
 	return loadJob(tx, t, id)
@@ -127,7 +137,7 @@ func (j *job) due(now time.Time) time.Time {
 	return now.Add(staleAfter << min(j.Round, 5))
 }
 
-func (k known) insert(tx *sqldb.Tx, j *job, hash []byte, now time.Time) error {
+func (k *known) insert(tx *sqldb.Tx, j *job, hash []byte, now time.Time) error {
 	j.Due = j.due(now)
 	body, err := encode(j)
 	if err != nil {
@@ -142,7 +152,7 @@ func (k known) insert(tx *sqldb.Tx, j *job, hash []byte, now time.Time) error {
 	return err
 }
 
-func (k known) save(tx *sqldb.Tx, j *job, now time.Time) error {
+func (k *known) save(tx *sqldb.Tx, j *job, now time.Time) error {
 	j.Due = j.due(now)
 	body, err := encode(j)
 	if err != nil {

@@ -23,12 +23,15 @@ var kinds = map[int]string{permitted: "permit", denied: "deny", revoked: "revoke
 // maxWhy bounds what a record says of the policies or the reason, in bytes.
 const maxWhy = 2048
 
+// noteTime is how late a record may be: more are written down together.
+const noteTime = 25 * time.Millisecond
+
 // heardTime bounds how long a reader of the trail waits for its own record.
 const heardTime = 500 * time.Millisecond
 
 // Subscriptions returns what the room listens to: the decisions of every room.
 func (r *Room) Subscriptions() []bus.Subscription {
-	return bus.Together(r.note, event.AuthGranted.Subject, event.AuthorizationDenied.Subject, event.AuthRevoked.Subject)
+	return bus.Together(noteTime, r.note, event.AuthGranted.Subject, event.AuthorizationDenied.Subject, event.AuthRevoked.Subject)
 }
 
 // An entry is a row of the audit trail.

@@ -78,6 +78,9 @@ func (r *Room) traces(ctx context.Context, in *tracesIn) (*tracesOut, error) {
 			skip = 0
 		}
 		for i := min(skip, len(all)); i < len(all); i++ {
+			if job := all[i].Attributes["job_id"]; in.Job != "" && job != "" && job != in.Job {
+				continue // of a run's trace, the other jobs' are left out
+			}
 			if len(out.Body.Items) == in.Limit {
 				out.Body.Next = strconv.FormatInt(seq, 10) + "." + strconv.Itoa(i)
 				break
@@ -101,9 +104,8 @@ func (r *Room) traces(ctx context.Context, in *tracesIn) (*tracesOut, error) {
 func (r *Room) chunks(ctx context.Context, t ident.Tenant, in *tracesIn, after int64) (*sql.Rows, error) {
 	switch {
 	case in.Job != "":
-		// The job's own, and those of its traces that are no job's: of a run's
-		// trace, the other jobs' are left out.
-		return r.db.Query(ctx, `SELECT seq, body FROM chunk WHERE tenant = $1 AND seq >= $4 AND job IN ($2, '') AND ($3 = '' OR trace = $3)
+		// All of its traces: what is no job's may stand with another job's.
+		return r.db.Query(ctx, `SELECT seq, body FROM chunk WHERE tenant = $1 AND seq >= $4 AND ($3 = '' OR trace = $3)
 			AND trace IN (SELECT trace FROM chunk WHERE tenant = $1 AND job = $2 AND job <> '') ORDER BY seq`, string(t), in.Job, in.Trace, after)
 	case in.Trace != "":
 		return r.db.Query(ctx, `SELECT seq, body FROM chunk WHERE tenant = $1 AND trace = $2 AND seq >= $3 ORDER BY seq`, string(t), in.Trace, after)

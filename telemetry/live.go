@@ -38,8 +38,7 @@ type being struct {
 }
 
 // live counts the jobs and workers that live. It is held in memory, and written
-// down four times a second: what the last quarter of a second brought is, after
-// a crash, told again by the outboxes, which keep events for longer.
+// down after each batch of events.
 type live struct {
 	metrics *observe.Metrics
 	mu      sync.Mutex
@@ -95,33 +94,24 @@ func (l *live) add(n name, b being, by int) {
 	l.metrics.Jobs(b.State, l.count[b.State])
 }
 
-// told is what any event about a job, a step or a worker may say.
-type told struct {
-	Job        ident.Job    `json:"job_id"`
-	Worker     ident.Worker `json:"worker_id"`
-	Attempt    int          `json:"attempt"`
-	Final      bool         `json:"final"`
-	DurationMS int64        `json:"duration_ms"`
-}
-
 // hear takes note of an event. Early, late and repeated ones do no harm: only
 // what moves an attempt on counts.
 func (l *live) hear(e event.Event) error {
-	var d told
-	if err := json.Unmarshal(e.Data, &d); err != nil {
-		return fmt.Errorf("event %s: %w", e.ID, err)
+	d, err := read(e)
+	if err != nil {
+		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch e.Subject {
 	case event.StepCompleted.Subject:
-		l.metrics.StepEnded("completed", time.Duration(d.DurationMS)*time.Millisecond)
+		l.metrics.StepEnded("completed", d.took)
 	case event.StepFailed.Subject:
-		l.metrics.StepEnded("failed", time.Duration(d.DurationMS)*time.Millisecond)
+		l.metrics.StepEnded("failed", d.took)
 	case event.WorkerCreated.Subject, event.WorkerTerminated.Subject, event.WorkerFailed.Subject:
-		l.worker(e, name{"worker", e.Tenant, string(d.Worker)})
+		l.worker(e, name{"worker", e.Tenant, string(d.worker)})
 	default:
-		l.job(e, name{"job", e.Tenant, string(d.Job)}, d)
+		l.job(e, name{"job", e.Tenant, string(d.job)}, d)
 	}
 	return nil
 }
@@ -147,40 +137,40 @@ func (l *live) worker(e event.Event, n name) {
 
 func (l *live) job(e event.Event, n name, d told) {
 	b, known := l.all[n]
-	if _, over := l.gone[n]; over || d.Attempt < b.Attempt {
+	if _, over := l.gone[n]; over || d.attempt < b.Attempt {
 		return
 	}
 	b.News = e.Time
 	switch e.Subject {
 	case event.JobRequested.Subject:
-		if known && d.Attempt == b.Attempt && !b.Asked.IsZero() {
+		if known && d.attempt == b.Attempt && !b.Asked.IsZero() {
 			return
 		}
 		if !known {
 			b.Since = e.Time
 		}
-		b.Attempt, b.State, b.Asked = d.Attempt, "PENDING", e.Time
+		b.Attempt, b.State, b.Asked = d.attempt, "PENDING", e.Time
 		l.put(n, b)
 	case event.AssignmentCreated.Subject:
-		if known && d.Attempt == b.Attempt && b.State == "PENDING" && !b.Asked.IsZero() {
+		if known && d.attempt == b.Attempt && b.State == "PENDING" && !b.Asked.IsZero() {
 			b.State = "SCHEDULED"
 			l.metrics.Placed(max(0, e.Time.Sub(b.Asked)))
 			l.put(n, b)
 		}
 	case event.JobStarted.Subject:
 		if known && b.State != "RUNNING" {
-			b.Attempt, b.State = d.Attempt, "RUNNING"
+			b.Attempt, b.State = d.attempt, "RUNNING"
 			l.put(n, b)
 		}
 	case event.JobRetrying.Subject:
 		if known {
 			l.metrics.JobRetried()
-			b.Attempt, b.State, b.Asked = d.Attempt+1, "PENDING", time.Time{}
+			b.Attempt, b.State, b.Asked = d.attempt+1, "PENDING", time.Time{}
 			l.put(n, b)
 		}
 	default:
 		state := ends[e.Subject]
-		if state == "TERMINATED" && !d.Final {
+		if state == "TERMINATED" && !d.final {
 			return // JobRetrying follows
 		}
 		since := b.Since

@@ -40,9 +40,8 @@ type Config struct {
 const house = ident.Tenant("default")
 
 const (
-	tick      = 250 * time.Millisecond // between writes of what lives
-	writeTime = 30 * time.Second       // deadline of a write in the background
-	sweepTime = time.Minute            // between looks for what is too old
+	writeTime = 30 * time.Second // deadline of a write in the background
+	sweepTime = time.Minute      // between looks for what is too old
 )
 
 // Room is the telemetry context.
@@ -104,27 +103,23 @@ func (r *Room) Name() string { return "telemetry" }
 // DB returns the room's database.
 func (r *Room) DB() *sqldb.DB { return r.db }
 
-// Run samples the numbers, tells the main ones, and writes down what lives,
-// until ctx ends.
+// Run samples the numbers, and tells the main ones, until ctx ends.
 func (r *Room) Run(ctx context.Context) error {
-	write, sample := time.NewTicker(tick), time.NewTicker(r.cfg.Sample)
+	sample := time.NewTicker(r.cfg.Sample)
 	emit, sweep := time.NewTicker(r.cfg.Emit), time.NewTicker(sweepTime)
-	defer write.Stop()
 	defer sample.Stop()
 	defer emit.Stop()
 	defer sweep.Stop()
 	for {
 		var err error
 		select {
-		case <-write.C:
-			err = r.live.save(ctx, r.db)
 		case <-sample.C:
 			err = r.sample()
 		case <-emit.C:
 			err = r.emit(ctx)
 		case <-sweep.C:
 			r.live.sweep(r.cfg.Now())
-			err = r.shrink(ctx)
+			err = errors.Join(r.live.save(ctx, r.db), r.shrink(ctx))
 		case <-ctx.Done():
 			return nil
 		}

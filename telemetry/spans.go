@@ -68,21 +68,38 @@ func (r *Room) store(ctx context.Context, spans []event.Span) error {
 }
 
 // gather sorts spans into chunks, in the order in which they came. Those of no
-// tenant are nobody's to see, and are not kept.
+// tenant are nobody's to see, and are not kept. Those of no job go with the job of
+// their trace, where it is of one only.
 func gather(spans []event.Span) ([]*chunk, error) {
+	type trace struct{ tenant, id string }
 	type key struct {
-		tenant, trace, job string
+		trace
+		job string
+	}
+	const several = "\x00"
+	jobs := map[trace]string{}
+	for _, s := range spans {
+		t, job := trace{s.Attributes["tenant"], s.TraceID}, s.Attributes["job_id"]
+		if one := jobs[t]; job != "" && one != job {
+			if one != "" {
+				job = several
+			}
+			jobs[t] = job
+		}
 	}
 	byKey := map[key]*chunk{}
 	var out []*chunk
 	for _, s := range spans {
-		k := key{s.Attributes["tenant"], s.TraceID, s.Attributes["job_id"]}
+		k := key{trace{s.Attributes["tenant"], s.TraceID}, s.Attributes["job_id"]}
 		if k.tenant == "" {
 			continue
 		}
+		if k.job == "" && jobs[k.trace] != several {
+			k.job = jobs[k.trace]
+		}
 		c := byKey[k]
 		if c == nil {
-			c = &chunk{tenant: ident.Tenant(k.tenant), trace: k.trace, job: k.job}
+			c = &chunk{tenant: ident.Tenant(k.tenant), trace: k.id, job: k.job}
 			byKey[k] = c
 			out = append(out, c)
 		}

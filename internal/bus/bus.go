@@ -32,7 +32,7 @@ const (
 type Subscription struct {
 	Subject string
 	Handle  func(context.Context, event.Event) error
-	batch   func(context.Context, []event.Event) error // see Together
+	batch   *batcher // see Together; nil: one by one
 }
 
 // On calls handle with the data of each event of kind k.
@@ -80,7 +80,7 @@ type room struct {
 
 	// What is heard in batches.
 	batches  chan delivery
-	batch    func(context.Context, []event.Event) error
+	batch    *batcher
 	together map[string]bool // subjects
 }
 
@@ -107,7 +107,7 @@ func New(cfg Config) *Bus {
 // rooms listen before Start.
 func (b *Bus) Listen(name string, db *sqldb.DB, subs ...Subscription) {
 	r := &room{name: name, db: db, handle: map[string]func(context.Context, event.Event) error{},
-		batches: make(chan delivery, 4*gatherMost), together: map[string]bool{}}
+		batches: make(chan delivery, gatherMost), together: map[string]bool{}}
 	for i := range r.queue {
 		r.queue[i] = make(chan delivery, shardQueue)
 	}
@@ -144,6 +144,7 @@ func (b *Bus) Start(ctx context.Context) error {
 		}
 	}
 	if s := b.cfg.Stream; s != nil {
+		b.wg.Go(func() { s.await(b.ctx) })
 		for _, r := range b.rooms {
 			if err := s.consume(ctx, b, r); err != nil {
 				return fmt.Errorf("bus: %s: %w", r.name, err)

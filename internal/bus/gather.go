@@ -8,21 +8,26 @@ import (
 	"fragua.dev/fragua/contract/event"
 )
 
-const (
-	gatherTime = 25 * time.Millisecond // for which the first of a batch waits for others
-	gatherMost = 256                   // events of one batch
-)
+const gatherMost = 2048 // events of one batch
+
+// A batcher is how a room hears events together.
+type batcher struct {
+	handle func(context.Context, []event.Event) error
+	wait   time.Duration
+}
 
 // Together has a room hear subjects in batches: what nobody waits for, such as a
-// read model or an audit trail, is cheaper to write down together. Events come in
-// the order in which they were said by each room. handle is not called by two at
-// the same time; when it fails for a batch, it is called for each event by itself,
-// so that one that cannot be handled holds up no other.
-func Together(handle func(context.Context, []event.Event) error, subjects ...string) []Subscription {
+// read model or an audit trail, is cheaper to write down together. The first event
+// of a batch waits for others, for wait at most. Events come in the order in which
+// they were said by each room. handle is not called by two at the same time; when
+// it fails for a batch, it is called for each event by itself, so that one that
+// cannot be handled holds up no other. A room hears together once.
+func Together(wait time.Duration, handle func(context.Context, []event.Event) error, subjects ...string) []Subscription {
+	b := &batcher{handle, wait}
 	var out []Subscription
 	for _, s := range subjects {
 		out = append(out, Subscription{
-			Subject: s, batch: handle,
+			Subject: s, batch: b,
 			Handle: func(ctx context.Context, e event.Event) error { return handle(ctx, []event.Event{e}) },
 		})
 	}
@@ -31,7 +36,7 @@ func Together(handle func(context.Context, []event.Event) error, subjects ...str
 
 // collect hands what comes into a room's batches on, until the bus stops.
 func (b *Bus) collect(r *room) {
-	events := make([]event.Event, 0, gatherMost)
+	var events []event.Event
 	for {
 		select {
 		case d := <-r.batches:
@@ -50,7 +55,7 @@ func (b *Bus) collect(r *room) {
 // gather waits a moment for what comes after first.
 func (b *Bus) gather(r *room, first delivery) []delivery {
 	batch := []delivery{first}
-	t := time.NewTimer(gatherTime)
+	t := time.NewTimer(r.batch.wait)
 	defer t.Stop()
 	for len(batch) < gatherMost {
 		select {
@@ -68,7 +73,7 @@ func (b *Bus) gather(r *room, first delivery) []delivery {
 func (b *Bus) handleBatch(r *room, batch []delivery, events []event.Event) {
 	if len(batch) > 1 {
 		ctx, cancel := context.WithTimeout(b.ctx, handleTime)
-		err := guard(func() error { return r.batch(ctx, events) })
+		err := guard(func() error { return r.batch.handle(ctx, events) })
 		cancel()
 		if err == nil {
 			for _, d := range batch {

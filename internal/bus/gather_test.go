@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
@@ -24,7 +25,7 @@ func TestBatchesKeepTheOrderAndLoseNobody(t *testing.T) {
 		set     []ident.Event
 	)
 	bad := requested(7).ID
-	subs := bus.Together(func(_ context.Context, events []event.Event) error {
+	subs := bus.Together(25*time.Millisecond, func(_ context.Context, events []event.Event) error {
 		if slices.ContainsFunc(events, func(e event.Event) bool { return e.ID == bad }) {
 			if len(events) == 1 {
 				panic("this one cannot be handled")

@@ -60,11 +60,13 @@ type Stream struct {
 	fresh  bool // the streams were not there: what was published is not in them
 	repair sync.Mutex
 	stops  []jetstream.ConsumeContext
+
+	unacked chan unacked // in the order in which they were published
 }
 
 // OpenStream connects to JetStream, or starts it, and makes the streams.
 func OpenStream(ctx context.Context, cfg StreamConfig) (*Stream, error) {
-	s := &Stream{cfg: cfg, local: map[string]bool{}}
+	s := &Stream{cfg: cfg, local: map[string]bool{}, unacked: make(chan unacked, maxUnacked)}
 	for _, r := range cfg.Rooms {
 		s.local[r] = true
 	}
@@ -137,7 +139,10 @@ func (s *Stream) publish(ctx context.Context, row sqldb.Row, entry event.Entry, 
 	for wait := 50 * time.Millisecond; ctx.Err() == nil; wait = min(2*wait, 5*time.Second) {
 		future, err := s.js.PublishMsgAsync(msg, jetstream.WithStallWait(ackTime))
 		if err == nil {
-			go s.await(ctx, future, row, entry, done)
+			select {
+			case s.unacked <- unacked{future, row, entry, done}:
+			case <-ctx.Done():
+			}
 			return
 		}
 		s.cfg.Log.Warn("bus does not take events", "error", err)
@@ -145,25 +150,47 @@ func (s *Stream) publish(ctx context.Context, row sqldb.Row, entry event.Entry, 
 	}
 }
 
-// await waits for the acknowledgement of a publish, and repeats it when none comes.
-func (s *Stream) await(ctx context.Context, f jetstream.PubAckFuture, row sqldb.Row, entry event.Entry, done func()) {
-	select {
-	case <-f.Ok():
-		done()
-	case err := <-f.Err():
-		if ctx.Err() != nil {
+// unacked is a publish that JetStream has not acknowledged.
+type unacked struct {
+	future jetstream.PubAckFuture
+	row    sqldb.Row
+	entry  event.Entry
+	done   func()
+}
+
+// await waits for the acknowledgements of publishes, which come in their order,
+// until ctx ends.
+func (s *Stream) await(ctx context.Context) {
+	for {
+		select {
+		case u := <-s.unacked:
+			select {
+			case <-u.future.Ok():
+				u.done()
+			case err := <-u.future.Err():
+				go s.again(ctx, u, err)
+			case <-ctx.Done():
+				return
+			}
+		case <-ctx.Done():
 			return
 		}
-		s.cfg.Log.Warn("event will be published again", "event", row.Event.ID, "error", err)
-		if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
-			if err := s.ensure(ctx); err != nil {
-				s.cfg.Log.Warn("streams cannot be made", "error", err)
-			}
-		}
-		pause(ctx, time.Second)
-		s.publish(ctx, row, entry, done)
-	case <-ctx.Done():
 	}
+}
+
+// again repeats a publish that failed.
+func (s *Stream) again(ctx context.Context, u unacked, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	s.cfg.Log.Warn("event will be published again", "event", u.row.Event.ID, "error", err)
+	if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
+		if err := s.ensure(ctx); err != nil {
+			s.cfg.Log.Warn("streams cannot be made", "error", err)
+		}
+	}
+	pause(ctx, time.Second)
+	s.publish(ctx, u.row, u.entry, u.done)
 }
 
 func pause(ctx context.Context, d time.Duration) {

@@ -17,7 +17,7 @@ import (
 // Bounds of what is kept of a span, and of how many wait to be taken over.
 const (
 	maxQueue    = 16384 // spans; what comes on top is dropped, and counted
-	maxBatch    = 1024  // spans that a sink is given at once
+	maxBatch    = 4096  // spans that a sink is given at once
 	batchEvery  = time.Second
 	maxValue    = 512 // bytes of an attribute's value, and of an error
 	maxAttrs    = 32
@@ -83,7 +83,7 @@ func (o *Observe) Metrics() *Metrics {
 // TracerProvider returns where libraries that know OpenTelemetry begin spans.
 func (o *Observe) TracerProvider() trace.TracerProvider { return o.provider }
 
-// SetSink has ended spans handed to sink from now on, in batches of at most 1024,
+// SetSink has ended spans handed to sink from now on, in batches of at most 4096,
 // every second, by one goroutine. While there is no sink they wait,
 // up to a bound. A sink that is slow loses spans, and slows nothing else.
 func (o *Observe) SetSink(sink func([]event.Span)) {
