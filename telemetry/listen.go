@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"fragua.dev/fragua/contract/event"
@@ -24,14 +25,32 @@ func (r *Room) Subscriptions() []bus.Subscription {
 }
 
 // hear counts events, and returns when what lives now is written down: an event
-// that was counted and not written down comes again.
+// that was counted and not written down comes again. A job that was lost for good
+// is an alert: whoever runs the house should look.
 func (r *Room) hear(ctx context.Context, events []event.Event) error {
 	for _, e := range events {
 		if err := r.live.hear(e); err != nil {
 			return err
 		}
 	}
-	return r.live.save(ctx, r.db)
+	if err := r.live.save(ctx, r.db); err != nil {
+		return err
+	}
+	for _, e := range events {
+		if e.Subject != event.JobTerminated.Subject {
+			continue
+		}
+		d, err := event.JobTerminated.Read(e)
+		if err != nil || !d.Final {
+			continue // it was counted: it can be read
+		}
+		err = r.raise(ctx, e.Tenant, "lost:"+string(e.ID), Warning, fmt.Sprintf("the platform lost job %s: %s", d.Job, d.Message),
+			map[string]string{"job_id": string(d.Job), "event_id": string(e.ID), "correlation_id": e.CorrelationID})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // told is what any event about a job, a step or a worker may say.

@@ -94,7 +94,7 @@ func newMetrics() *Metrics {
 	m.alerts = counter("fragua_alerts_total", "Alerts raised", "severity")
 	m.setAside = counter("fragua_events_set_aside_total", "Events that a room could not handle", "room")
 
-	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(collectors.NewGoCollector(collectors.WithGoCollectorMemStatsMetricsDisabled(), collectors.WithGoCollectorRuntimeMetrics(collectors.MetricsMemory)), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, s := range liveStates {
 		m.jobs.WithLabelValues(s)
 	}
