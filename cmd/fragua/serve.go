@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,8 +50,14 @@ func serveCommand() *cobra.Command {
 				return usage(fmt.Errorf("--log-level: want debug, info, warn or error"))
 			}
 			s.Log = observe.Logger(os.Stderr, lvl, true)
-			if err := supported(s, services); err != nil {
+			if s.Services, err = parseServices(services); err == nil {
+				err = supported(s)
+			}
+			if err != nil {
 				return usage(err)
+			}
+			if len(s.Services) > 0 && !slices.Contains(s.Services, front) && !cmd.Flags().Changed("listen") {
+				s.Listen = "127.0.0.1:0" // clients go to the front's
 			}
 			return serve(cmd.Context(), s)
 		},
@@ -68,16 +75,45 @@ func serveCommand() *cobra.Command {
 }
 
 // supported says plainly what this version cannot do yet.
-func supported(s Settings, services string) error {
+func supported(s Settings) error {
 	switch {
-	case services != "all":
-		return errors.New("--services: this version runs all services in one process; leave it at all")
 	case s.Database != "sqlite" && s.Database != "":
 		return errors.New("--database: this version keeps its data in SQLite only")
 	case s.Provider != "process" && s.Provider != "":
 		return fmt.Errorf("--provider: this version has the process provider only, not %s", strings.SplitN(s.Provider, "\n", 2)[0])
 	}
 	return nil
+}
+
+// parseServices returns the rooms that run here; none stands for all.
+func parseServices(list string) ([]string, error) {
+	if list == "all" {
+		return nil, nil
+	}
+	names := make([]string, len(rooms))
+	for i, r := range rooms {
+		names[i] = r.name
+	}
+	bad := func(what string) error {
+		return fmt.Errorf("--services: %s; want all, or some of %s", what, strings.Join(names, ","))
+	}
+	var out []string
+	for name := range strings.SplitSeq(list, ",") {
+		name = strings.TrimSpace(name)
+		switch {
+		case name == "":
+			return nil, bad("a name is empty")
+		case !slices.Contains(names, name):
+			return nil, bad("one of the names is none of a service")
+		case slices.Contains(out, name):
+			return nil, bad(name + " stands there twice")
+		}
+		out = append(out, name)
+	}
+	if len(out) == len(names) {
+		return nil, nil
+	}
+	return out, nil
 }
 
 func serve(ctx context.Context, s Settings) error {
@@ -87,6 +123,9 @@ func serve(ctx context.Context, s Settings) error {
 		return err
 	}
 	fmt.Fprintf(os.Stderr, "fragua %s serves %s\n  data   %s\n  token  %s\n", version, h.URL(), s.Data, filepath.Join(s.Data, "owner.token"))
+	if len(s.Services) > 0 {
+		fmt.Fprintf(os.Stderr, "  rooms  %s\n", strings.Join(s.Services, ","))
+	}
 	select {
 	case <-ctx.Done():
 	case err = <-h.Failed():
