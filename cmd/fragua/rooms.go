@@ -5,8 +5,10 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -134,19 +136,35 @@ func (o *opened) console(ctx context.Context) (house.Room, error) {
 	return console.Open(ctx, console.Config{Dir: o.Data, Now: o.now, IDs: o.ids, Log: o.log, Decider: o.decider("console"), Tail: o.stream})
 }
 
-// secretFile returns what file holds, and makes it up if there is none.
+// secretFile returns what file holds, and makes it up if there is none. Of several
+// processes that do so at once, one's is taken by all.
 func secretFile(file string) (string, error) {
 	b, err := os.ReadFile(file)
 	if err == nil && len(b) >= 32 {
 		return string(b), nil
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err == nil {
+		return "", fmt.Errorf("%s is cut short: remove it, and it is made anew", file)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
+	f, err := os.CreateTemp(filepath.Dir(file), ".secret-*") // 0600
+	if err != nil {
+		return "", err
+	}
+	defer os.Remove(f.Name())
 	var raw [24]byte
 	rand.Read(raw[:]) // never fails: see crypto/rand
-	secret := hex.EncodeToString(raw[:])
-	return secret, os.WriteFile(file, []byte(secret), 0o600)
+	_, err = f.WriteString(hex.EncodeToString(raw[:]))
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return "", err
+	}
+	if err := os.Link(f.Name(), file); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	b, err = os.ReadFile(file)
+	return string(b), err
 }
 
 func readToken(file string) (string, error) {
