@@ -88,6 +88,7 @@ func (o *opened) openBus(ctx context.Context) error {
 		cfg.Rooms = o.Services
 		carries = o.here(front) && o.NATS == ""
 		if carries {
+			cfg.Private = cfg.Listen == "" // nobody has asked to have it opened
 			cfg.Listen = cmp.Or(cfg.Listen, "127.0.0.1:0")
 		} else if o.NATS == "" {
 			cfg.Find = folder.Bus

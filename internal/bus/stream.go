@@ -49,6 +49,7 @@ type StreamConfig struct {
 	Find     func() (string, error)
 	Dir      string // where the server within keeps its files
 	Listen   string // HOST:PORT where the server within is open to others; empty: nowhere
+	Private  bool   // also on loopback, only who has the password hears
 	User     string // name and password with every right, for Listen and URL
 	Password string
 	Process  string   // tells this process from the others that publish

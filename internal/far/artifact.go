@@ -16,8 +16,9 @@ import (
 	"fragua.dev/fragua/internal/peer"
 )
 
-// stall is how long one write of an artifact's content may take.
-const stall = time.Minute
+// stall is how long a content may stand still on its way, and how long the end of
+// one may take: it is made durable.
+const stall = 5 * time.Minute
 
 // Keeper is the artifact room of another process.
 type Keeper struct{ Caller *peer.Caller }
@@ -58,7 +59,11 @@ type moving struct {
 
 func (m *moving) Read(p []byte) (int, error) {
 	_ = m.deadline(time.Now().Add(stall)) // not every connection has one: tests'
-	return m.Reader.Read(p)
+	n, err := m.Reader.Read(p)
+	if err != nil {
+		_ = m.deadline(time.Time{}) // else it would be taken for the peer's end
+	}
+	return n, err
 }
 
 func name(path string, t ident.Tenant, ref spec.ArtifactRef) string {
@@ -73,7 +78,10 @@ func named(r *http.Request) (ident.Tenant, spec.ArtifactRef) {
 // Keep sends a content. One that could not be read is the reader's error; a room that
 // is away is artifacts.ErrAway.
 func (k Keeper) Keep(ctx context.Context, t ident.Tenant, ref spec.ArtifactRef, r io.Reader) error {
-	content := &heard{Reader: r}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	content := &sent{Reader: r, stalled: time.AfterFunc(stall, cancel)}
+	defer content.stalled.Stop()
 	answer, err := k.Caller.Send(ctx, "artifact", name("keep", t, ref), content)
 	if err == nil {
 		return answer.Close()
@@ -86,8 +94,15 @@ func (k Keeper) Keep(ctx context.Context, t ident.Tenant, ref spec.ArtifactRef, 
 
 // Open fetches a content.
 func (k Keeper) Open(ctx context.Context, t ident.Tenant, ref spec.ArtifactRef) (io.ReadCloser, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	stalled := time.AfterFunc(stall, cancel)
 	body, err := k.Caller.Send(ctx, "artifact", name("open", t, ref), nil)
-	return body, away(err)
+	stalled.Stop()
+	if err != nil {
+		cancel()
+		return nil, away(err)
+	}
+	return &fetched{body, stalled, cancel}, nil
 }
 
 func away(err error) error {
@@ -97,17 +112,39 @@ func away(err error) error {
 	return err
 }
 
-// heard remembers why a reader broke off. It may be read from for a moment after the
-// answer has come.
-type heard struct {
+// sent is a content on its way out. It remembers why its reader broke off; it may be
+// read from for a moment after the answer has come.
+type sent struct {
 	io.Reader
-	err atomic.Pointer[error]
+	err     atomic.Pointer[error]
+	stalled *time.Timer // runs while the other end is waited for, not the reader
 }
 
-func (h *heard) Read(p []byte) (int, error) {
-	n, err := h.Reader.Read(p)
+func (s *sent) Read(p []byte) (int, error) {
+	s.stalled.Stop()
+	n, err := s.Reader.Read(p)
+	s.stalled.Reset(stall)
 	if err != nil && !errors.Is(err, io.EOF) {
-		h.err.Store(&err)
+		s.err.Store(&err)
 	}
 	return n, err
+}
+
+// fetched is a content on its way in.
+type fetched struct {
+	io.ReadCloser
+	stalled *time.Timer
+	cancel  context.CancelFunc
+}
+
+func (f *fetched) Read(p []byte) (int, error) {
+	f.stalled.Reset(stall)
+	defer f.stalled.Stop()
+	return f.ReadCloser.Read(p)
+}
+
+func (f *fetched) Close() error {
+	f.stalled.Stop()
+	f.cancel()
+	return f.ReadCloser.Close()
 }

@@ -59,10 +59,14 @@ func Answer[In, Out any](h *Hall, path string, askers []string, f func(ctx conte
 	h.Stream(path, askers, func(w http.ResponseWriter, r *http.Request, asker string) error {
 		ctx, cancel := context.WithTimeout(r.Context(), answerTime)
 		defer cancel()
+		clock, until := http.NewResponseController(w), time.Now().Add(answerTime)
+		_ = clock.SetReadDeadline(until) // not every writer has one: tests'
+		_ = clock.SetWriteDeadline(until.Add(answerTime))
 		var in In
 		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, MaxBody)).Decode(&in); err != nil {
 			return fmt.Errorf("the question cannot be read: %w", err)
 		}
+		_ = clock.SetReadDeadline(time.Time{}) // from here on it would be taken for the caller's end
 		out, err := f(ctx, asker, in)
 		if err != nil {
 			return err
@@ -82,6 +86,7 @@ func (h *Hall) Stream(path string, askers []string, f func(w http.ResponseWriter
 			refuse(w, http.StatusForbidden, errors.New("that is not for this room to ask"))
 			return
 		}
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // the request before may have left one
 		err := f(w, r, asker)
 		switch {
 		case err == nil:
