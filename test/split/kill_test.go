@@ -1,16 +1,17 @@
 package split
 
 import (
+	"database/sql"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
 	"testing"
-	"testing/fstest"
 	"time"
 
-	"fragua.dev/fragua/internal/sqldb"
+	_ "fragua.dev/fragua/internal/sqldb" // the driver named sqlite
 )
 
 // TestKills kills processes at random (KILLS times; 8 unless given) while jobs of
@@ -73,9 +74,6 @@ func setting(t *testing.T, name string, otherwise int64) int64 {
 	return n
 }
 
-// noSchema adds nothing to a room's database.
-var noSchema = fstest.MapFS{"00000_none.sql": {Data: []byte("-- +goose Up\n")}}
-
 // nothingSetAside says that no room of a house that stands still has an event that it
 // could not handle.
 func (h *house) nothingSetAside() {
@@ -85,11 +83,11 @@ func (h *house) nothingSetAside() {
 		h.t.Fatalf("databases: %v, %v", files, err)
 	}
 	for _, f := range files {
-		db, err := sqldb.Open(h.t.Context(), f, noSchema)
+		db, err := sql.Open("sqlite", f)
 		if err != nil {
 			h.t.Fatal(err)
 		}
-		rows, err := db.Query(h.t.Context(), `SELECT id, room, reason FROM dead_letter`)
+		rows, err := db.QueryContext(h.t.Context(), `SELECT id, room, reason FROM dead_letter`)
 		if err != nil {
 			h.t.Fatal(err)
 		}
@@ -100,7 +98,8 @@ func (h *house) nothingSetAside() {
 			}
 			h.t.Errorf("%s set aside %s: %s", room, id, reason)
 		}
-		rows.Close()
-		db.Close()
+		if err := errors.Join(rows.Err(), rows.Close(), db.Close()); err != nil {
+			h.t.Fatal(err)
+		}
 	}
 }
