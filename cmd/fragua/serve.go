@@ -30,11 +30,16 @@ func serveCommand() *cobra.Command {
 	s := Settings{}
 	var services, level string
 	cmd := &cobra.Command{
-		Use: "serve", Short: "Run the server: every service in one process", Args: cobra.NoArgs,
+		Use: "serve", Short: "Run the server: every service in one process, or some of them", Args: cobra.NoArgs,
 		Long: "Runs the server. On first start it writes DIR/owner.token, with which the client\n" +
 			"commands on this machine find their way in. SIGTERM ends it; running jobs go on\n" +
-			"and are taken up by the next start. The process provider does not isolate jobs.",
-		Example: "  fragua serve --data /srv/fragua\n  fragua serve --data /tmp/f --listen 127.0.0.1:0   # the address stands in /tmp/f/address",
+			"and are taken up by the next start. The process provider does not isolate jobs.\n\n" +
+			"With --services several processes on this machine share DIR, each with some of the\n" +
+			"services. They find each other there, in whatever order they start. Clients go to\n" +
+			"the one with orchestration, which also carries the bus.",
+		Example: "  fragua serve --data /srv/fragua\n  fragua serve --data /tmp/f --listen 127.0.0.1:0   # the address stands in /tmp/f/address\n" +
+			"  fragua serve --data DIR --services orchestration,scheduling,security,telemetry,console\n" +
+			"  fragua serve --data DIR --services worker,execution,artifact",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
 			if s.Data, err = cmd.Flags().GetString("data"); err != nil {
@@ -63,11 +68,11 @@ func serveCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&s.Listen, "listen", "127.0.0.1:7070", "HOST:PORT of the API; port 0 picks one, see DIR/address")
-	f.StringVar(&services, "services", "all", "services that run here")
+	f.StringVar(&s.Listen, "listen", "127.0.0.1:7070", "HOST:PORT of the API; port 0 picks one, see DIR/address; without orchestration any free one")
+	f.StringVar(&services, "services", "all", "services that run here: all, or some of orchestration,scheduling,worker,execution,telemetry,security,artifact,console")
 	f.StringVar(&s.Database, "database", "sqlite", "where data is kept")
-	f.StringVar(&s.NATS, "nats", "", "URL of an external NATS server; embedded unless given")
-	f.StringVar(&s.NATSListen, "nats-listen", "", "HOST:PORT that opens the embedded bus")
+	f.StringVar(&s.NATS, "nats", "", "URL of a NATS server; unless given the embedded one, with --services that of the process with orchestration")
+	f.StringVar(&s.NATSListen, "nats-listen", "", "HOST:PORT that opens the embedded bus; on loopback anyone may read events there, to write takes DIR/bus.password")
 	f.StringVar(&s.Provider, "provider", "process", "what workers are: process")
 	f.IntVar(&s.MaxWorkers, "max-workers", 0, "workers at one time; 512 unless given")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
