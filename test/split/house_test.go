@@ -204,32 +204,39 @@ func (h *house) reaches(id, state string) (j job) {
 	return j
 }
 
-// told returns the subjects of the events of a job, each event once.
-func (h *house) told(id string) (subjects []string) {
+// told returns the subjects of the events of each job, each event once.
+func (h *house) told() map[string][]string {
 	h.t.Helper()
 	seen := map[string]bool{}
-	for line := range strings.Lines(h.text("/events?follow=false", http.Header{"Accept": {"application/x-ndjson"}})) {
+	subjects := map[string][]string{}
+	for line := range strings.Lines(h.text("/events?follow=false&subject=ci.job.>", http.Header{"Accept": {"application/x-ndjson"}})) {
 		e, err := event.Decode([]byte(line))
 		if err != nil {
 			h.t.Fatal(err)
 		}
-		if e.Key == id && !seen[string(e.ID)] {
+		if !seen[string(e.ID)] {
 			seen[string(e.ID)] = true
-			subjects = append(subjects, e.Subject)
+			subjects[e.Key] = append(subjects[e.Key], e.Subject)
 		}
 	}
 	return subjects
 }
 
-// endsOnce says that one end of a job has been told, and no other.
-func (h *house) endsOnce(id, subject string) {
+// end says that one end of each job has been told, and no other.
+func (h *house) end(subject string, jobs ...string) {
 	h.t.Helper()
-	h.eventually("the end of "+id+" is told", func() bool { return slices.Contains(h.told(id), subject) })
-	ends := slices.DeleteFunc(h.told(id), func(s string) bool {
-		return !slices.Contains([]string{"ci.job.completed", "ci.job.failed", "ci.job.cancelled", "ci.job.terminated"}, s)
+	var told map[string][]string
+	h.eventually("the end of each job is told", func() bool {
+		told = h.told()
+		return !slices.ContainsFunc(jobs, func(id string) bool { return !slices.Contains(told[id], subject) })
 	})
-	if len(ends) != 1 || ends[0] != subject {
-		h.t.Errorf("%s ended with %v, want one %s", id, ends, subject)
+	for _, id := range jobs {
+		ends := slices.DeleteFunc(told[id], func(s string) bool {
+			return !slices.Contains([]string{"ci.job.completed", "ci.job.failed", "ci.job.cancelled", "ci.job.terminated"}, s)
+		})
+		if len(ends) != 1 || ends[0] != subject {
+			h.t.Errorf("%s ended with %v, want one %s", id, ends, subject)
+		}
 	}
 }
 

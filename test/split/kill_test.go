@@ -50,9 +50,7 @@ func TestKills(t *testing.T) {
 	for _, id := range ids {
 		h.reaches(id, "SUCCEEDED")
 	}
-	for _, id := range ids {
-		h.endsOnce(id, "ci.job.completed")
-	}
+	h.end("ci.job.completed", ids...)
 	for i, s := range h.run {
 		if err := s.Stop(patience); err != nil {
 			t.Errorf("%v: %v", h.parts[i], err)

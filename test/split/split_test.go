@@ -72,8 +72,8 @@ func live(t *testing.T, h *house) {
 	}
 	for _, id := range extra {
 		h.reaches(id, "SUCCEEDED")
-		h.endsOnce(id, "ci.job.completed")
 	}
+	h.end("ci.job.completed", extra...)
 	follow = h.request("GET", "/logs/"+j.Steps[0].Exec+"?follow=true", nil)
 	if err := os.WriteFile(gate, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -85,7 +85,7 @@ func live(t *testing.T, h *house) {
 	if j = h.reaches("job_kept", "SUCCEEDED"); j.Attempts != 1 {
 		t.Errorf("it took %d attempts", j.Attempts)
 	}
-	h.endsOnce("job_kept", "ci.job.completed")
+	h.end("ci.job.completed", "job_kept")
 	sum := sha256.Sum256([]byte(secret))
 	if got := strings.TrimSpace(h.text("/artifacts/split/sum/1/content", nil)); got != hex.EncodeToString(sum[:]) {
 		t.Errorf("the artifact holds %q", got)
@@ -95,7 +95,7 @@ func live(t *testing.T, h *house) {
 	h.reaches("job_called_off", "RUNNING")
 	h.call("POST", "/jobs/job_called_off/cancel", map[string]any{"reason": "enough"}, nil)
 	h.reaches("job_called_off", "CANCELLED")
-	h.endsOnce("job_called_off", "ci.job.cancelled")
+	h.end("ci.job.cancelled", "job_called_off")
 
 	upload(t, h)
 	seen(t, h)
@@ -181,7 +181,7 @@ func together(t *testing.T, h *house) {
 	h.reaches("job_kept", "SUCCEEDED")
 	h.submit("job_in_one", map[string]any{"command": []string{"true"}})
 	h.reaches("job_in_one", "SUCCEEDED")
-	h.endsOnce("job_in_one", "ci.job.completed")
+	h.end("ci.job.completed", "job_in_one")
 }
 
 // TestLocks says which processes may share a data folder.
