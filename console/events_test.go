@@ -345,7 +345,7 @@ func TestNoTail(t *testing.T) {
 	w := open(t, nil)
 	s := httptest.NewServer(w.serve())
 	defer s.Close()
-	if r := w.listen(s, "", nil); r.resp.StatusCode != 404 {
+	if r := w.listen(s, "", nil); r.resp.StatusCode != 503 {
 		t.Errorf("%d", r.resp.StatusCode)
 	}
 }

@@ -66,6 +66,9 @@ type item struct {
 }
 
 func (r *Room) events(ctx context.Context, in *eventsIn) (*huma.StreamResponse, error) {
+	if r.cfg.Tail == nil {
+		return nil, httpapi.NotReady("this server keeps no events")
+	}
 	var faults []spec.Fault
 	if len(in.Subjects) > maxPatterns {
 		return nil, httpapi.BadRequest("at most 16 subjects")

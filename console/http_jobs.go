@@ -22,9 +22,7 @@ func (r *Room) Routes(api huma.API) {
 		Summary:     "Jobs as the console shows them",
 		Description: "The newest first. What has just happened is here a moment later than in GET /jobs.",
 	}, r.listJobs)
-	if r.cfg.Tail != nil {
-		r.routeEvents(api)
-	}
+	r.routeEvents(api)
 }
 
 type jobsIn struct {

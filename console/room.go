@@ -35,7 +35,7 @@ type Config struct {
 	IDs     ident.Source
 	Log     *slog.Logger
 	Decider authz.Decider
-	Tail    Tail // where events are read from; nil: GET /events is not served
+	Tail    Tail // where events are read from; nil: there are none
 
 	MaxJobs    int           // that are remembered, but for those that live; 200 000 if 0
 	KeepFor    time.Duration // of a job that has ended; 30 days if 0

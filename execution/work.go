@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"fragua.dev/fragua/contract/artifacts"
 	"fragua.dev/fragua/contract/authz"
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/spec"
@@ -246,16 +247,16 @@ func (w *work) prepare() (secrets map[string]string, failed *outcome) {
 }
 
 // retry calls fn until it succeeds, fails for another reason than an unreachable
-// worker, or the worker is given up.
+// worker or artifact room, or that is given up.
 func (w *work) retry(fn func(context.Context) error) error {
 	since := w.room.cfg.Now()
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		err := fn(w.ctx)
-		if err == nil || !errors.Is(err, agentclient.ErrUnreachable) || w.ctx.Err() != nil {
+		if err == nil || !errors.Is(err, agentclient.ErrUnreachable) && !errors.Is(err, artifacts.ErrAway) || w.ctx.Err() != nil {
 			return err
 		}
 		if w.room.cfg.Now().Sub(since) > lostAfter {
-			return fmt.Errorf("the worker did not answer for %v: %w", lostAfter, err)
+			return fmt.Errorf("no answer for %v: %w", lostAfter, err)
 		}
 		if !sleep(w.ctx, pause+rand.N(pause)) {
 			return err

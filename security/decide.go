@@ -11,7 +11,6 @@ import (
 	"github.com/cedar-policy/cedar-go/types"
 
 	"fragua.dev/fragua/contract/authz"
-	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/internal/observe"
 )
@@ -40,20 +39,9 @@ func (r *Room) Decide(ctx context.Context, q authz.Question) (a authz.Answer) {
 			a = authz.Answer{Reason: "the decision failed inside"}
 		}
 		a.DecisionID = id
-		a.Event = r.said(q, a)
+		a.Event = authz.Said(q, a, r.cfg.Now())
 	}()
 	return r.policies.decide(q)
-}
-
-// said makes the event that tells everyone of an answer.
-func (r *Room) said(q authz.Question, a authz.Answer) event.Event {
-	about := event.About{Tenant: q.Principal.Tenant, Key: string(a.DecisionID), Correlation: q.Correlation, TraceParent: q.TraceParent, At: r.cfg.Now()}
-	who := event.Principal{Sub: q.Principal.Sub, Scopes: q.Principal.Scopes, Tenant: q.Principal.Tenant}
-	what := q.Resource.Type + "::" + q.Resource.ID
-	if a.Permit {
-		return event.AuthGranted.Event(about, event.Grant{Principal: who, Scope: q.Action, DecisionID: a.DecisionID, Resource: what, Policies: a.Policies})
-	}
-	return event.AuthorizationDenied.Event(about, event.Denial{Principal: who, Resource: what, Action: q.Action, Reason: a.Reason, DecisionID: a.DecisionID})
 }
 
 func deny(format string, args ...any) authz.Answer {

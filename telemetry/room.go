@@ -86,7 +86,7 @@ func Open(ctx context.Context, cfg Config) (*Room, error) {
 	if err := r.load(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("telemetry: %w", err), db.Close())
 	}
-	cfg.Observe.SetSink(r.keep)
+	cfg.Observe.SetSink(r.Keep)
 	return r, nil
 }
 

@@ -24,9 +24,9 @@ type chunk struct {
 	body   []byte
 }
 
-// keep is where observe's spans go. It runs on observe's own goroutine: while it
-// writes, what ends waits there, up to a bound.
-func (r *Room) keep(spans []event.Span) {
+// Keep is where observe's spans go, and those of other processes. It runs on
+// observe's own goroutine: while it writes, what ends waits there, up to a bound.
+func (r *Room) Keep(spans []event.Span) {
 	ctx, cancel := context.WithTimeout(context.Background(), writeTime)
 	defer cancel()
 	if err := r.store(ctx, spans); err != nil {

@@ -60,11 +60,17 @@ func running(data string) (string, error) {
 	if !errors.Is(err, errLocked) {
 		return "", err
 	}
-	b, err := os.ReadFile(filepath.Join(data, "address"))
+	address, err := readAddress(data)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", errors.New("the server on " + data + " is not ready yet; try again")
 	}
-	return "http://" + strings.TrimSpace(string(b)), err
+	return "http://" + address, err
+}
+
+// readAddress returns HOST:PORT of the server that works in a data folder.
+func readAddress(data string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(data, "address"))
+	return strings.TrimSpace(string(b)), err
 }
 
 // findToken returns the token of fragua login, or the owner's of a server on this

@@ -7,25 +7,21 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
-	"time"
+
+	"github.com/danielgtaylor/huma/v2"
 
 	"fragua.dev/fragua/artifact"
 	"fragua.dev/fragua/console"
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/contract/spec"
 	"fragua.dev/fragua/execution"
-	"fragua.dev/fragua/internal/bus"
-	"fragua.dev/fragua/internal/eventdocs"
+	"fragua.dev/fragua/internal/far"
 	"fragua.dev/fragua/internal/house"
-	"fragua.dev/fragua/internal/httpapi"
-	"fragua.dev/fragua/internal/observe"
 	"fragua.dev/fragua/orchestration"
 	"fragua.dev/fragua/scheduling"
 	"fragua.dev/fragua/security"
@@ -34,166 +30,141 @@ import (
 	"fragua.dev/fragua/worker/process"
 )
 
-// opened is a house at work in this process.
-type opened struct {
-	house  *house.House
-	stream *bus.Stream
-	see    *observe.Observe
-	lock   *os.File
-	token  string
-	log    *slog.Logger
-	undo   []func() error // what was opened before the house stood, last first
+// rooms are all rooms, in the order in which they open: who may, what is seen, and
+// then the way of a submission. A room opens in this process or in another; where it
+// is not, its zero value still says what its part of the API is.
+var rooms = []struct {
+	name  string
+	open  func(*opened, context.Context) (house.Room, error)
+	plans interface{ Routes(huma.API) }
+}{
+	{"security", (*opened).security, &security.Room{}},
+	{"telemetry", (*opened).telemetry, &telemetry.Room{}},
+	{"orchestration", (*opened).orchestration, &orchestration.Room{}},
+	{"scheduling", (*opened).scheduling, &scheduling.Room{}},
+	{"worker", (*opened).worker, &worker.Room{}},
+	{"artifact", (*opened).artifact, &artifact.Room{}},
+	{"execution", (*opened).execution, &execution.Room{}},
+	{"console", (*opened).console, &console.Room{}},
 }
 
-// errLocked says that another process works in the data folder.
-var errLocked = errors.New("another fragua works in this data folder")
-
-// lockDir keeps other processes out of dir for as long as this one lives.
-func lockDir(dir string) (*os.File, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("%w: %s", errLocked, dir)
-	}
-	return f, nil
-}
-
-// openHouse opens the rooms in the order in which a submission walks them.
-func openHouse(ctx context.Context, s Settings) (_ *opened, err error) {
-	o := &opened{log: s.Log}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, o.abandon())
-		}
-	}()
-	if o.lock, err = lockDir(s.Data); err != nil {
-		return nil, err
-	}
-	o.later(o.lock.Close)
-	now, ids, log := time.Now, ident.NewSource(time.Now), s.Log
-	dir := func(name string) string { return filepath.Join(s.Data, name) }
-	for _, d := range []string{"bus", "logs", "artifacts", "workers", "security"} {
-		if err := os.MkdirAll(dir(d), 0o700); err != nil {
-			return nil, err
-		}
-	}
-
-	// Pipes: what is measured, and what carries events.
-	see := observe.New(observe.Config{Log: log, Now: now})
-	o.see = see
-	o.later(func() error { see.Close(); return nil })
-	password, err := secretFile(dir("bus.password"))
-	if err != nil {
-		return nil, err
-	}
-	o.stream, err = bus.OpenStream(ctx, bus.StreamConfig{
-		URL: s.NATS, Dir: dir("bus"), Listen: s.NATSListen, User: "fragua", Password: password,
-		Process: ids("prc"), Rooms: bus.Rooms, Log: log,
+func (o *opened) security(ctx context.Context) (house.Room, error) {
+	who, err := security.Open(ctx, security.Config{
+		Dir: o.dir("security"), TokenFile: o.dir("owner.token"), Now: o.now, IDs: o.ids, Log: o.log, Issuer: o.reached(),
 	})
 	if err != nil {
 		return nil, err
 	}
-	o.later(func() error { o.stream.Close(); return nil })
+	return who, o.guard(ctx, who)
+}
 
-	// Who may.
-	who, err := security.Open(ctx, security.Config{Dir: dir("security"), TokenFile: dir("owner.token"), Now: now, IDs: ids, Log: log})
+func (o *opened) telemetry(ctx context.Context) (house.Room, error) {
+	telling, err := telemetry.Open(ctx, telemetry.Config{Dir: o.Data, Now: o.now, IDs: o.ids, Log: o.log, Decider: o.decider("telemetry"), Observe: o.see})
 	if err != nil {
 		return nil, err
 	}
-	o.later(who.Close)
-	telling, err := telemetry.Open(ctx, telemetry.Config{Dir: s.Data, Now: now, IDs: ids, Log: log, Decider: who, Observe: see})
-	if err != nil {
-		return nil, err
+	o.alert = telling.Alert
+	if o.apart != nil {
+		far.AnswerTelemetry(o.apart.hall, telling.Keep, telling.Alert)
 	}
-	o.later(telling.Close)
+	return telling, nil
+}
 
-	// The way of a submission.
-	accepting, err := orchestration.Open(ctx, orchestration.Config{Dir: s.Data, Now: now, IDs: ids, Log: log, Decider: who})
+func (o *opened) orchestration(ctx context.Context) (house.Room, error) {
+	return orchestration.Open(ctx, orchestration.Config{Dir: o.Data, Now: o.now, IDs: o.ids, Log: o.log, Decider: o.decider("orchestration")})
+}
+
+func (o *opened) scheduling(ctx context.Context) (house.Room, error) {
+	self, err := o.principal(ctx, "scheduling")
 	if err != nil {
 		return nil, err
 	}
-	o.later(accepting.Close)
-	node := localNode(s)
-	placing, err := scheduling.Open(ctx, scheduling.Config{
-		Dir: s.Data, Now: now, IDs: ids, Log: log, Decider: who, Principal: who.Service("scheduling"), Nodes: []scheduling.NodeConfig{node},
+	return scheduling.Open(ctx, scheduling.Config{
+		Dir: o.Data, Now: o.now, IDs: o.ids, Log: o.log, Decider: o.decider("scheduling"), Principal: self, Nodes: []scheduling.NodeConfig{localNode()},
 	})
+}
+
+func (o *opened) worker(ctx context.Context) (house.Room, error) {
+	self, err := o.principal(ctx, "worker")
 	if err != nil {
 		return nil, err
 	}
-	o.later(placing.Close)
 	maker, err := process.New(process.Config{
-		Dir: dir("workers"), Command: []string{"/proc/self/exe", "agent"}, MaxWorkers: s.MaxWorkers, Warm: 2, Log: log,
+		Dir: o.dir("workers"), Command: []string{"/proc/self/exe", "agent"}, MaxWorkers: o.MaxWorkers, Warm: 2, Log: o.log,
 	})
 	if err != nil {
 		return nil, err
 	}
 	making, err := worker.Open(ctx, worker.Config{
-		Dir: s.Data, Now: now, IDs: ids, Log: log, Decider: who, Principal: who.Service("worker"), Authority: who.Authority(),
-		Provider: maker, Nodes: []ident.Node{node.ID},
+		Dir: o.Data, Now: o.now, IDs: o.ids, Log: o.log, Decider: o.decider("worker"), Principal: self, Authority: o.authority("worker"),
+		Provider: maker, Nodes: []ident.Node{localNode().ID},
 	})
 	if err != nil {
 		return nil, errors.Join(err, maker.Close())
 	}
-	o.later(making.Close)
-	keeping, err := artifact.Open(ctx, artifact.Config{Dir: s.Data, Now: now, IDs: ids, Log: log, Decider: who, Principal: who.Service("artifact")})
-	if err != nil {
-		return nil, err
-	}
-	o.later(keeping.Close)
-	running, err := execution.Open(ctx, execution.Config{
-		Dir: s.Data, Now: now, IDs: ids, Log: log, Decider: who, Principal: who.Service("execution"), Authority: who.Authority(),
-		Keeper: keeping.Keeper(), Vault: who.Vault(),
-	})
-	if err != nil {
-		return nil, err
-	}
-	o.later(running.Close)
-	showing, err := console.Open(ctx, console.Config{Dir: s.Data, Now: now, IDs: ids, Log: log, Decider: who, Tail: o.stream})
-	if err != nil {
-		return nil, err
-	}
-	o.later(showing.Close)
-
-	mux := http.NewServeMux()
-	mux.Handle("GET /asyncapi.yaml", eventdocs.Handler())
-	carrier := bus.New(bus.Config{Log: log, Now: now, Stream: o.stream, Alert: telling.Alert})
-	see.Metrics().WatchQueue("bus", carrier.Pending)
-	o.house, err = house.Start(ctx, house.Config{
-		Dir: s.Data, Listen: s.Listen, Log: log, Mux: mux, API: httpapi.New(mux, version), Bus: carrier,
-		Rooms: []house.Room{who, telling, accepting, placing, making, keeping, running, showing},
-		Wrap: func(h http.Handler) http.Handler {
-			return see.Middleware(httpapi.Handler(see.Route(h), httpapi.Options{Verifier: who, Log: log, Now: now}))
-		},
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := who.Reached(ctx, o.URL()); err != nil {
-		return nil, errors.Join(err, o.house.Close(ctx))
-	}
-	o.token, err = readToken(dir("owner.token"))
-	return o, err
+	return making, nil
 }
 
-// secretFile returns what file holds, and makes it up if there is none.
+func (o *opened) artifact(ctx context.Context) (house.Room, error) {
+	self, err := o.principal(ctx, "artifact")
+	if err != nil {
+		return nil, err
+	}
+	keeping, err := artifact.Open(ctx, artifact.Config{Dir: o.Data, Now: o.now, IDs: o.ids, Log: o.log, Decider: o.decider("artifact"), Principal: self})
+	if err != nil {
+		return nil, err
+	}
+	o.keeper = keeping.Keeper()
+	if o.apart != nil {
+		far.AnswerKeeper(o.apart.hall, o.keeper)
+	}
+	return keeping, nil
+}
+
+func (o *opened) execution(ctx context.Context) (house.Room, error) {
+	self, err := o.principal(ctx, "execution")
+	if err != nil {
+		return nil, err
+	}
+	return execution.Open(ctx, execution.Config{
+		Dir: o.Data, Now: o.now, IDs: o.ids, Log: o.log, Decider: o.decider("execution"), Principal: self, Authority: o.authority("execution"),
+		Keeper: o.artifacts(), Vault: o.vault(),
+	})
+}
+
+func (o *opened) console(ctx context.Context) (house.Room, error) {
+	return console.Open(ctx, console.Config{Dir: o.Data, Now: o.now, IDs: o.ids, Log: o.log, Decider: o.decider("console"), Tail: o.stream})
+}
+
+// secretFile returns what file holds, and makes it up if there is none. Of several
+// processes that do so at once, one's is taken by all.
 func secretFile(file string) (string, error) {
 	b, err := os.ReadFile(file)
 	if err == nil && len(b) >= 32 {
 		return string(b), nil
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err == nil {
+		return "", fmt.Errorf("%s is cut short: remove it, and it is made anew", file)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
+	f, err := os.CreateTemp(filepath.Dir(file), ".secret-*") // 0600
+	if err != nil {
+		return "", err
+	}
+	defer os.Remove(f.Name())
 	var raw [24]byte
 	rand.Read(raw[:]) // never fails: see crypto/rand
-	secret := hex.EncodeToString(raw[:])
-	return secret, os.WriteFile(file, []byte(secret), 0o600)
+	_, err = f.WriteString(hex.EncodeToString(raw[:]))
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return "", err
+	}
+	if err := os.Link(f.Name(), file); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	b, err = os.ReadFile(file)
+	return string(b), err
 }
 
 func readToken(file string) (string, error) {
@@ -202,7 +173,7 @@ func readToken(file string) (string, error) {
 }
 
 // localNode describes this machine to scheduling.
-func localNode(s Settings) scheduling.NodeConfig {
+func localNode() scheduling.NodeConfig {
 	name, err := os.Hostname()
 	if err != nil || !ident.Valid(name) {
 		name = "local"
@@ -220,32 +191,4 @@ func memoryMB() int64 {
 		return 1024
 	}
 	return int64(info.Totalram) * int64(info.Unit) >> 20
-}
-
-func (o *opened) later(f func() error) { o.undo = append(o.undo, f) }
-
-// abandon closes what was opened for a house that does not stand.
-func (o *opened) abandon() error {
-	var errs []error
-	for i := len(o.undo) - 1; i >= 0; i-- {
-		errs = append(errs, o.undo[i]())
-	}
-	return errors.Join(errs...)
-}
-
-// URL returns the address of the API.
-func (o *opened) URL() string { return "http://" + o.house.Address() }
-
-// Token returns the owner's token.
-func (o *opened) Token() string { return o.token }
-
-// Failed yields why a room gave up.
-func (o *opened) Failed() <-chan error { return o.house.Failed() }
-
-// Close takes the house down; what runs on workers is taken up by the next one.
-func (o *opened) Close(ctx context.Context) error {
-	err := o.house.Close(ctx)
-	o.stream.Close()
-	o.see.Close()
-	return errors.Join(err, o.lock.Close())
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,11 +30,16 @@ func serveCommand() *cobra.Command {
 	s := Settings{}
 	var services, level string
 	cmd := &cobra.Command{
-		Use: "serve", Short: "Run the server: every service in one process", Args: cobra.NoArgs,
+		Use: "serve", Short: "Run the server: every service in one process, or some of them", Args: cobra.NoArgs,
 		Long: "Runs the server. On first start it writes DIR/owner.token, with which the client\n" +
 			"commands on this machine find their way in. SIGTERM ends it; running jobs go on\n" +
-			"and are taken up by the next start. The process provider does not isolate jobs.",
-		Example: "  fragua serve --data /srv/fragua\n  fragua serve --data /tmp/f --listen 127.0.0.1:0   # the address stands in /tmp/f/address",
+			"and are taken up by the next start. The process provider does not isolate jobs.\n\n" +
+			"With --services several processes on this machine share DIR, each with some of the\n" +
+			"services. They find each other there, in whatever order they start. Clients go to\n" +
+			"the one with orchestration, which also carries the bus.",
+		Example: "  fragua serve --data /srv/fragua\n  fragua serve --data /tmp/f --listen 127.0.0.1:0   # the address stands in /tmp/f/address\n" +
+			"  fragua serve --data DIR --services orchestration,scheduling,security,telemetry,console\n" +
+			"  fragua serve --data DIR --services worker,execution,artifact",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
 			if s.Data, err = cmd.Flags().GetString("data"); err != nil {
@@ -49,18 +55,24 @@ func serveCommand() *cobra.Command {
 				return usage(fmt.Errorf("--log-level: want debug, info, warn or error"))
 			}
 			s.Log = observe.Logger(os.Stderr, lvl, true)
-			if err := supported(s, services); err != nil {
+			if s.Services, err = parseServices(services); err == nil {
+				err = supported(s)
+			}
+			if err != nil {
 				return usage(err)
+			}
+			if len(s.Services) > 0 && !slices.Contains(s.Services, front) && !cmd.Flags().Changed("listen") {
+				s.Listen = "127.0.0.1:0" // clients go to the front's
 			}
 			return serve(cmd.Context(), s)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&s.Listen, "listen", "127.0.0.1:7070", "HOST:PORT of the API; port 0 picks one, see DIR/address")
-	f.StringVar(&services, "services", "all", "services that run here")
+	f.StringVar(&s.Listen, "listen", "127.0.0.1:7070", "HOST:PORT of the API; port 0 picks one, see DIR/address; without orchestration any free one")
+	f.StringVar(&services, "services", "all", "services that run here: all, or some of orchestration,scheduling,worker,execution,telemetry,security,artifact,console")
 	f.StringVar(&s.Database, "database", "sqlite", "where data is kept")
-	f.StringVar(&s.NATS, "nats", "", "URL of an external NATS server; embedded unless given")
-	f.StringVar(&s.NATSListen, "nats-listen", "", "HOST:PORT that opens the embedded bus")
+	f.StringVar(&s.NATS, "nats", "", "URL of a NATS server; unless given the embedded one, with --services that of the process with orchestration")
+	f.StringVar(&s.NATSListen, "nats-listen", "", "HOST:PORT that opens the embedded bus; on loopback anyone may read events there, to write takes DIR/bus.password")
 	f.StringVar(&s.Provider, "provider", "process", "what workers are: process")
 	f.IntVar(&s.MaxWorkers, "max-workers", 0, "workers at one time; 512 unless given")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
@@ -68,16 +80,45 @@ func serveCommand() *cobra.Command {
 }
 
 // supported says plainly what this version cannot do yet.
-func supported(s Settings, services string) error {
+func supported(s Settings) error {
 	switch {
-	case services != "all":
-		return errors.New("--services: this version runs all services in one process; leave it at all")
 	case s.Database != "sqlite" && s.Database != "":
 		return errors.New("--database: this version keeps its data in SQLite only")
 	case s.Provider != "process" && s.Provider != "":
 		return fmt.Errorf("--provider: this version has the process provider only, not %s", strings.SplitN(s.Provider, "\n", 2)[0])
 	}
 	return nil
+}
+
+// parseServices returns the rooms that run here; none stands for all.
+func parseServices(list string) ([]string, error) {
+	if list == "all" {
+		return nil, nil
+	}
+	names := make([]string, len(rooms))
+	for i, r := range rooms {
+		names[i] = r.name
+	}
+	bad := func(what string) error {
+		return fmt.Errorf("--services: %s; want all, or some of %s", what, strings.Join(names, ","))
+	}
+	var out []string
+	for name := range strings.SplitSeq(list, ",") {
+		name = strings.TrimSpace(name)
+		switch {
+		case name == "":
+			return nil, bad("a name is empty")
+		case !slices.Contains(names, name):
+			return nil, bad("one of the names is none of a service")
+		case slices.Contains(out, name):
+			return nil, bad(name + " stands there twice")
+		}
+		out = append(out, name)
+	}
+	if len(out) == len(names) {
+		return nil, nil
+	}
+	return out, nil
 }
 
 func serve(ctx context.Context, s Settings) error {
@@ -87,6 +128,9 @@ func serve(ctx context.Context, s Settings) error {
 		return err
 	}
 	fmt.Fprintf(os.Stderr, "fragua %s serves %s\n  data   %s\n  token  %s\n", version, h.URL(), s.Data, filepath.Join(s.Data, "owner.token"))
+	if len(s.Services) > 0 {
+		fmt.Fprintf(os.Stderr, "  rooms  %s\n", strings.Join(s.Services, ","))
+	}
 	select {
 	case <-ctx.Done():
 	case err = <-h.Failed():

@@ -16,6 +16,9 @@ import (
 var (
 	ErrNotFound = errors.New("no such artifact")
 	ErrConflict = errors.New("another content is stored under this name")
+	// ErrAway says that the artifact room was not there, or went away: asking again
+	// may help.
+	ErrAway = errors.New("the artifact service is away")
 )
 
 // A Keeper stores and hands out artifacts of a tenant.

@@ -58,6 +58,17 @@ type Answer struct {
 	Event       event.Event
 }
 
+// Said returns the event that tells everyone of the answer to q.
+func Said(q Question, a Answer, at time.Time) event.Event {
+	about := event.About{Tenant: q.Principal.Tenant, Key: string(a.DecisionID), Correlation: q.Correlation, TraceParent: q.TraceParent, At: at}
+	who := event.Principal{Sub: q.Principal.Sub, Scopes: q.Principal.Scopes, Tenant: q.Principal.Tenant}
+	what := q.Resource.Type + "::" + q.Resource.ID
+	if a.Permit {
+		return event.AuthGranted.Event(about, event.Grant{Principal: who, Scope: q.Action, DecisionID: a.DecisionID, Resource: what, Policies: a.Policies})
+	}
+	return event.AuthorizationDenied.Event(about, event.Denial{Principal: who, Resource: what, Action: q.Action, Reason: a.Reason, DecisionID: a.DecisionID})
+}
+
 // A Decider answers questions. It answers, and never fails: an error inside is
 // a denial. The caller commits Answer.Event in the transaction of what was asked
 // about, or by itself where nothing else is written.

@@ -6,6 +6,8 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
+	"strings"
 	"time"
 
 	"fragua.dev/fragua/contract/ident"
@@ -16,6 +18,15 @@ const TrustDomain = "fragua"
 
 // Room returns the SPIFFE id of a room of the house.
 func Room(name string) string { return "spiffe://" + TrustDomain + "/room/" + name }
+
+// RoomOf returns the name of the room whose SPIFFE id it is; empty for any other.
+func RoomOf(spiffeID string) string {
+	name, is := strings.CutPrefix(spiffeID, Room(""))
+	if !is || strings.Contains(name, "/") {
+		return ""
+	}
+	return name
+}
 
 // Worker returns the SPIFFE id of a tenant's worker.
 func Worker(t ident.Tenant, w ident.Worker) string {
@@ -41,7 +52,7 @@ type Authority interface {
 func Client(own tls.Certificate, roots *x509.CertPool, peer string) *tls.Config {
 	c := base(own, roots)
 	c.InsecureSkipVerify = true // no host names here: verify compares the SPIFFE id instead
-	c.VerifyConnection = verify(roots, peer, x509.ExtKeyUsageServerAuth)
+	c.VerifyConnection = verify(roots, x509.ExtKeyUsageServerAuth, only(peer))
 	return c
 }
 
@@ -50,7 +61,20 @@ func Client(own tls.Certificate, roots *x509.CertPool, peer string) *tls.Config 
 func Server(own tls.Certificate, roots *x509.CertPool, peer string) *tls.Config {
 	c := base(own, roots)
 	c.ClientAuth = tls.RequireAnyClientCert // verify does the rest
-	c.VerifyConnection = verify(roots, peer, x509.ExtKeyUsageClientAuth)
+	c.VerifyConnection = verify(roots, x509.ExtKeyUsageClientAuth, only(peer))
+	return c
+}
+
+// Rooms returns TLS settings for a server with certificate own, which lets in the
+// rooms of the house and nobody else.
+func Rooms(own tls.Certificate, roots *x509.CertPool) *tls.Config {
+	c := Server(own, roots, "")
+	c.VerifyConnection = verify(roots, x509.ExtKeyUsageClientAuth, func(id string) error {
+		if RoomOf(id) == "" {
+			return fmt.Errorf("%w: want a room of the house", ErrPeer)
+		}
+		return nil
+	})
 	return c
 }
 

@@ -40,7 +40,7 @@ func CheckProof(s *tls.ConnectionState, roots *x509.CertPool, peer string, cert,
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrPeer, err)
 	}
-	if err := check(leaf, nil, roots, peer, x509.ExtKeyUsageServerAuth); err != nil {
+	if err := check(leaf, nil, roots, x509.ExtKeyUsageServerAuth, only(peer)); err != nil {
 		return err
 	}
 	text, err := proofText(s, cert)

@@ -87,8 +87,7 @@ type room struct {
 // A delivery is one event on its way to one room.
 type delivery struct {
 	e     event.Event
-	ack   func()                   // the event is dealt with
-	retry func(wait time.Duration) // nil: keep it in memory and try again
+	ack   func() // the event is dealt with
 	tries int
 	since time.Time
 	wait  time.Duration
@@ -251,12 +250,7 @@ func (b *Bus) handle(r *room, d delivery) {
 		d.wait = 100 * time.Millisecond << min(d.tries, 6)
 		b.cfg.Log.Warn("event will be delivered again", "event", d.e.ID, "room", r.name, "try", d.tries, "error", err)
 	}
-	wait := d.wait + rand.N(d.wait)
-	if d.retry != nil {
-		d.retry(wait)
-		return
-	}
-	b.later(r, d, wait)
+	b.later(r, d, d.wait+rand.N(d.wait))
 }
 
 // setAside keeps an event that a room cannot handle where people find it, and

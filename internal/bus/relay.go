@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -58,8 +59,9 @@ func (r *relay) start(ctx context.Context) error {
 		r.handled = marks[len(marks)-1].Seq
 		r.local.sent = r.handled
 	}
-	if err == nil && r.remote != nil && !r.bus.cfg.Stream.fresh {
+	if err == nil && r.remote != nil {
 		r.earlier, err = r.db.Marks(ctx, "stream")
+		r.earlier = slices.DeleteFunc(r.earlier, func(m sqldb.Mark) bool { return m.At.Before(r.bus.cfg.Stream.born) })
 	}
 	if err != nil {
 		return fmt.Errorf("bus: outbox of %s: %w", r.room, err)

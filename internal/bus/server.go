@@ -18,8 +18,8 @@ const (
 )
 
 // serve starts the server within. It is reachable from outside only when Listen
-// says so: on loopback, where whoever can connect may read events and no more,
-// or elsewhere with the name and password of the data folder.
+// says so: on loopback, where whoever can connect may read events and no more
+// (unless it is Private), or elsewhere with the name and password of the data folder.
 func (s *Stream) serve() error {
 	opts := &server.Options{
 		ServerName: "fragua", DontListen: s.cfg.Listen == "", NoSigs: true, NoLog: true,
@@ -39,7 +39,7 @@ func (s *Stream) serve() error {
 			opts.Port = server.RANDOM_PORT
 		}
 		opts.Users = []*server.User{all}
-		if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
+		if ip := net.ParseIP(host); !s.cfg.Private && (host == "localhost" || ip != nil && ip.IsLoopback()) {
 			opts.Users = append(opts.Users, reader())
 			opts.NoAuthUser = "reader"
 		}

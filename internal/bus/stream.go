@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strconv"
 	"sync"
 	"time"
@@ -22,7 +23,9 @@ const (
 	dedupWindow  = 20 * time.Second // in which a repeated message id is dropped
 	maxUnacked   = 4096             // publishes that JetStream has not acknowledged
 	ackTime      = 5 * time.Second
-	fromHeader   = "Fragua-From" // the process that published
+	dialTime     = 5 * time.Second
+	beforeSplit  = 3 * dedupWindow // what is repeated within the window is not stored again
+	fromHeader   = "Fragua-From"   // the process that published
 )
 
 // streams are the JetStream streams, one for each class of retention.
@@ -39,9 +42,14 @@ var streams = []struct {
 
 // StreamConfig says where the streams are.
 type StreamConfig struct {
-	URL      string // of a NATS server or cluster; empty: a server within this process
+	URL string // of a NATS server or cluster; empty: a server within this process
+	// Find returns HOST:PORT of the server, each time that it is to be connected to:
+	// one that another process carries has another port after each start. It goes
+	// before URL, and OpenStream waits for it until its ctx ends.
+	Find     func() (string, error)
 	Dir      string // where the server within keeps its files
 	Listen   string // HOST:PORT where the server within is open to others; empty: nowhere
+	Private  bool   // also on loopback, only who has the password hears
 	User     string // name and password with every right, for Listen and URL
 	Password string
 	Process  string   // tells this process from the others that publish
@@ -57,9 +65,8 @@ type Stream struct {
 	conn   *nats.Conn
 	js     jetstream.JetStream
 	local  map[string]bool
-	fresh  bool // the streams were not there: what was published is not in them
 	repair sync.Mutex
-	stops  []jetstream.ConsumeContext
+	born   time.Time // of the youngest stream: what was acknowledged earlier is not in it
 
 	unacked chan unacked // in the order in which they were published
 }
@@ -77,13 +84,21 @@ func OpenStream(ctx context.Context, cfg StreamConfig) (*Stream, error) {
 	if cfg.User != "" {
 		opts = append(opts, nats.UserInfo(cfg.User, cfg.Password))
 	}
-	if cfg.URL == "" {
+	switch {
+	case cfg.Find != nil:
+		cfg.URL = "nats://127.0.0.1" // the dialer knows better
+		opts = append(opts, nats.SetCustomDialer(finder(cfg.Find)))
+	case cfg.URL == "":
 		if err := s.serve(); err != nil {
 			return nil, fmt.Errorf("bus: %w", err)
 		}
 		opts = append(opts, nats.InProcessServer(s.server))
 	}
 	conn, err := nats.Connect(cfg.URL, opts...)
+	for err != nil && cfg.Find != nil && ctx.Err() == nil {
+		pause(ctx, 50*time.Millisecond)
+		conn, err = nats.Connect(cfg.URL, opts...)
+	}
 	if err == nil {
 		s.conn = conn
 		s.js, err = jetstream.New(conn, jetstream.WithPublishAsyncMaxPending(maxUnacked), jetstream.WithPublishAsyncTimeout(ackTime))
@@ -98,7 +113,24 @@ func OpenStream(ctx context.Context, cfg StreamConfig) (*Stream, error) {
 	return s, nil
 }
 
-// ensure makes the streams that are not there.
+// A finder dials wherever the server is now.
+type finder func() (string, error)
+
+// Dial connects to where the server is, and not to the address of the URL.
+func (f finder) Dial(network, _ string) (net.Conn, error) {
+	address, err := f()
+	if err != nil {
+		return nil, err
+	}
+	return net.DialTimeout(network, address, dialTime)
+}
+
+// splitMark is the name under which a stream says since when the rooms are in
+// several processes. A room that has no place in the stream yet begins there: what
+// was said before, it heard in memory.
+const splitMark = "fragua-split-since"
+
+// ensure makes the streams that are not there, and marks when the rooms split up.
 func (s *Stream) ensure(ctx context.Context) error {
 	s.repair.Lock()
 	defer s.repair.Unlock()
@@ -109,15 +141,27 @@ func (s *Stream) ensure(ctx context.Context) error {
 				subjects = append(subjects, e.Subject)
 			}
 		}
-		if _, err := s.js.Stream(ctx, c.name); errors.Is(err, jetstream.ErrStreamNotFound) {
-			s.fresh = true
+		marks := map[string]string{}
+		if !s.joined() {
+			marks[splitMark] = time.Now().Add(-beforeSplit).UTC().Format(time.RFC3339Nano)
+			if was, err := s.js.Stream(ctx, c.name); err == nil {
+				if m := was.CachedInfo().Config.Metadata[splitMark]; m != "" {
+					marks[splitMark] = m
+				}
+			} else if !errors.Is(err, jetstream.ErrStreamNotFound) {
+				return fmt.Errorf("stream %s: %w", c.name, err)
+			}
 		}
-		_, err := s.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		made, err := s.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 			Name: c.name, Subjects: subjects, MaxAge: c.maxAge, MaxBytes: c.maxBytes, Discard: jetstream.DiscardOld,
 			Duplicates: dedupWindow, Storage: jetstream.FileStorage, Replicas: max(1, s.cfg.Replicas), MaxMsgSize: maxPayload,
+			Metadata: marks,
 		})
 		if err != nil {
 			return fmt.Errorf("stream %s: %w", c.name, err)
+		}
+		if at := made.CachedInfo().Created; at.After(s.born) {
+			s.born = at
 		}
 	}
 	return nil
@@ -202,71 +246,15 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// consume lets a room hear what rooms of other processes say. Each room has one
-// durable consumer a stream, under its own name.
-func (s *Stream) consume(ctx context.Context, b *Bus, r *room) error {
-	for _, c := range streams {
-		var subjects []string
-		for subject := range r.handle {
-			if e, _ := event.Lookup(subject); e.Keep == c.keep && !s.heardHere(e) {
-				subjects = append(subjects, subject)
-			}
-		}
-		if len(subjects) == 0 {
-			continue
-		}
-		consumer, err := s.js.CreateOrUpdateConsumer(ctx, c.name, jetstream.ConsumerConfig{
-			Durable: r.name, FilterSubjects: subjects, AckPolicy: jetstream.AckExplicitPolicy,
-			AckWait: handleTime + 30*time.Second, MaxAckPending: 2000, DeliverPolicy: jetstream.DeliverAllPolicy,
-		})
-		if err != nil {
-			return fmt.Errorf("consumer: %w", err)
-		}
-		run, err := consumer.Consume(func(m jetstream.Msg) { s.receive(b, r, m) }, jetstream.PullMaxMessages(500))
-		if err != nil {
-			return fmt.Errorf("consume: %w", err)
-		}
-		s.stops = append(s.stops, run)
-	}
-	return nil
-}
-
-// heardHere says whether every room that may say e is in this process.
-func (s *Stream) heardHere(e event.Entry) bool {
-	if e.Owner == "security" { // anyone says these
-		return len(s.local) >= len(Rooms)
-	}
-	return s.local[e.Owner]
-}
-
 // Rooms are the names of all rooms that say or hear events.
 var Rooms = []string{"orchestration", "scheduling", "worker", "execution", "telemetry", "security", "artifact", "console"}
 
-func (s *Stream) receive(b *Bus, r *room, m jetstream.Msg) {
-	if m.Headers().Get(fromHeader) == s.cfg.Process {
-		m.Ack() // it was delivered in memory
-		return
-	}
-	e, err := event.Decode(m.Data())
-	if err != nil || e.Subject != m.Subject() {
-		s.cfg.Log.Error("message is no event", "subject", m.Subject(), "error", err)
-		m.Term()
-		return
-	}
-	d := delivery{e: e, since: b.cfg.Now(), ack: func() { m.Ack() }, retry: func(wait time.Duration) { m.NakWithDelay(wait) }}
-	if md, err := m.Metadata(); err == nil {
-		d.since = md.Timestamp
-		d.wait = min(firstLater<<min(md.NumDelivered, 8), mostLater)
-		d.tries = int(md.NumDelivered) - 1
-	}
-	b.enqueue(r, d)
-}
+// joined says whether all rooms are in this process: then what they say to each
+// other never needs the stream.
+func (s *Stream) joined() bool { return len(s.local) >= len(Rooms) }
 
 // Close ends the connection, and the server within.
 func (s *Stream) Close() {
-	for _, c := range s.stops {
-		c.Stop()
-	}
 	if s.conn != nil {
 		s.conn.Close()
 	}

@@ -35,6 +35,7 @@ func (s *Stream) Tail(ctx context.Context, subjects []string, after string, foll
 	}
 	items := make(chan item, 256)
 	open := 0
+	var through [len(at)]bool // what is stored of a stream has been told; what comes now is too late
 	for i, c := range streams {
 		filters := matching(subjects, c.keep)
 		stream, err := s.js.Stream(ctx, c.name)
@@ -95,8 +96,12 @@ func (s *Stream) Tail(ctx context.Context, subjects []string, after string, foll
 			if err != nil {
 				return fmt.Errorf("bus: %w", err)
 			}
+			if through[it.stream] {
+				continue
+			}
 			at[it.stream] = md.Sequence.Stream
 			if !follow && md.NumPending == 0 {
+				through[it.stream] = true
 				open--
 			}
 			e, err := event.Decode(it.msg.Data())

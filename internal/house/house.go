@@ -41,7 +41,8 @@ const (
 
 // Config is what a House is made of.
 type Config struct {
-	Dir    string // address is written into it
+	Dir    string // address is written into it, unless Hidden
+	Hidden bool   // clients on this machine are to find another process of the house
 	Listen string // HOST:PORT; port 0 picks one
 	Rooms  []Room // in the order a submission walks them; closed in reverse
 	Bus    *bus.Bus
@@ -50,6 +51,17 @@ type Config struct {
 	// Wrap puts what every request passes through around the API.
 	Wrap func(http.Handler) http.Handler
 	Log  *slog.Logger
+	// Ready says what this process waits for besides itself; nil: nothing.
+	Ready func(context.Context) error
+	// Inside is the door for the other processes of the house; nil: there are none.
+	Inside *Inside
+}
+
+// Inside is what serves other processes of the house.
+type Inside struct {
+	Server   *http.Server
+	Listener net.Listener
+	API      func(http.Handler) // is given what every request passes through
 }
 
 // House is rooms at work.
@@ -65,14 +77,16 @@ type House struct {
 
 // Start opens the doors: when it returns, the API answers.
 func Start(ctx context.Context, cfg Config) (*House, error) {
-	h := &House{cfg: cfg, failed: make(chan error, len(cfg.Rooms)+1)}
+	h := &House{cfg: cfg, failed: make(chan error, len(cfg.Rooms)+2)}
 	for _, r := range cfg.Rooms {
 		cfg.Bus.Listen(r.Name(), r.DB(), r.Subscriptions()...)
 		cfg.Bus.Carry(r.Name(), r.DB())
 		r.Routes(cfg.API)
 	}
 	cfg.Mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, true) })
-	cfg.Mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { answer(w, h.ready.Load()) })
+	cfg.Mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, h.ready.Load() && (cfg.Ready == nil || cfg.Ready(r.Context()) == nil))
+	})
 	l, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("house: %w; choose another --listen, or port 0 for a free one", err)
@@ -91,22 +105,35 @@ func Start(ctx context.Context, cfg Config) (*House, error) {
 			}
 		})
 	}
+	api := cfg.Wrap(cfg.Mux)
 	h.server = &http.Server{
-		Handler: cfg.Wrap(cfg.Mux), ReadHeaderTimeout: readHeader, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
+		Handler: api, ReadHeaderTimeout: readHeader, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
 		ErrorLog:    slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
 		BaseContext: func(net.Listener) context.Context { return running },
 	}
-	h.wg.Go(func() {
-		if err := h.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			h.failed <- err
-		}
-	})
+	h.serve(h.server, l)
+	if in := cfg.Inside; in != nil {
+		in.API(api)
+		in.Server.BaseContext = h.server.BaseContext
+		h.serve(in.Server, in.Listener)
+	}
 	h.ready.Store(true)
+	if cfg.Hidden {
+		return h, nil
+	}
 	if err := writeAddress(cfg.Dir, h.addr); err != nil {
 		h.Close(ctx)
 		return nil, err
 	}
 	return h, nil
+}
+
+func (h *House) serve(s *http.Server, l net.Listener) {
+	h.wg.Go(func() {
+		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			h.failed <- err
+		}
+	})
 }
 
 // writeAddress puts the address where clients of this machine look for it.
@@ -138,13 +165,23 @@ func (h *House) Failed() <-chan error { return h.failed }
 // rooms down. What runs on workers goes on, and is taken up by the next start.
 func (h *House) Close(ctx context.Context) error {
 	h.ready.Store(false)
-	os.Remove(filepath.Join(h.cfg.Dir, "address"))
+	if !h.cfg.Hidden {
+		os.Remove(filepath.Join(h.cfg.Dir, "address"))
+	}
+	servers := []*http.Server{h.server}
+	if h.cfg.Inside != nil {
+		servers = append(servers, h.cfg.Inside.Server)
+	}
 	short, cancel := context.WithTimeout(ctx, time.Second)
-	err := h.server.Shutdown(short)
+	var wg sync.WaitGroup
+	for _, s := range servers {
+		wg.Go(func() { s.Shutdown(short) }) // what is left then is closed
+	}
+	wg.Wait()
 	cancel()
 	h.stop() // ends streams
-	if err != nil {
-		h.server.Close()
+	for _, s := range servers {
+		s.Close()
 	}
 	h.wg.Wait()
 	h.cfg.Bus.Stop()

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -60,6 +61,20 @@ func Launch(exe, dir string, log io.Writer, args ...string) (*Server, error) {
 	if err := os.Remove(filepath.Join(dir, "address")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
+	return launch(exe, dir, log, args...)
+}
+
+// LaunchPart starts fragua serve with some of the services, beside processes with the
+// others. Await returns when all of them are there.
+func LaunchPart(exe, dir string, log io.Writer, services ...string) (*Server, error) {
+	start := launch
+	if slices.Contains(services, "orchestration") { // the one whose address clients find
+		start = Launch
+	}
+	return start(exe, dir, log, "--services", strings.Join(services, ","))
+}
+
+func launch(exe, dir string, log io.Writer, args ...string) (*Server, error) {
 	s := &Server{exited: make(chan struct{})}
 	s.cmd = exec.Command(exe, append([]string{"serve", "--data", dir, "--listen", "127.0.0.1:0"}, args...)...)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
