@@ -56,7 +56,7 @@ func (p *Provider) start(ctx context.Context) (*agent, error) {
 	defer words.Close()
 	cmd := exec.Command(p.cfg.Command[0], p.cfg.Command[1:]...)
 	// Nothing of the server's own environment but PATH, which steps need.
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "GOMAXPROCS=2", "GOGC=800"}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "GOMAXPROCS=2", "GOGC=800", agentMark + "=1"}
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.cfg.Dir, words, words
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

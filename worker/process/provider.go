@@ -63,8 +63,16 @@ type worker struct {
 	pid   int        // of one that was adopted
 }
 
+// agentMark stands in the environment of agents. A program that takes no notice of
+// its arguments, as a test without a main of its own does, would start itself
+// without end.
+const agentMark = "FRAGUA_IS_AGENT"
+
 // New returns a provider; it starts nothing yet.
 func New(cfg Config) (*Provider, error) {
+	if os.Getenv(agentMark) != "" {
+		return nil, errors.New("process: this process was started as an agent, and makes no workers")
+	}
 	if cfg.MaxWorkers == 0 {
 		cfg.MaxWorkers = 512
 	}
