@@ -43,7 +43,17 @@ func (a *attempt) stepID() ident.Step { return a.Start.Steps[a.Index] }
 
 // execID names the execution of the current try: always the same one.
 func (a *attempt) execID() ident.Exec {
-	return ident.Exec(fmt.Sprintf("exe_%s_%d_%d", strings.TrimPrefix(string(a.stepID()), "stp_"), a.Start.Attempt, a.Try))
+	return ident.Exec(fmt.Sprintf("%s%d_%d", execPrefix(a.stepID()), a.Start.Attempt, a.Try))
+}
+
+// execPrefix is what the names of all executions of a job's step begin with.
+func execPrefix(s ident.Step) string {
+	return "exe_" + strings.TrimPrefix(string(s), "stp_") + "_"
+}
+
+// ofJob says whether an execution's name is one that a job's step would get.
+func ofJob(id ident.Exec) bool {
+	return strings.HasPrefix(string(id), "exe_") && strings.Count(string(id), "_") >= 3
 }
 
 func (a *attempt) about(now time.Time) event.About {

@@ -54,7 +54,7 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 		return o, nil, nil
 	}
 	o.started, o.exec = x.Started, x.Exec
-	running := w.room.register(a.Tenant, x.Exec)
+	running := w.room.register(begunBy(a, x))
 	if x.State != agentapi.Started && int64(len(x.Log)) == x.LogBytes { // a short step: that was all
 		logs, err := w.room.keep(a.Tenant, x)
 		close(running.printed)

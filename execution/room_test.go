@@ -1,0 +1,240 @@
+package execution
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+
+	"fragua.dev/fragua/contract/agentapi"
+	"fragua.dev/fragua/contract/authz"
+	"fragua.dev/fragua/contract/event"
+	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/contract/spec"
+	"fragua.dev/fragua/execution/agentclient"
+	"fragua.dev/fragua/internal/httpapi"
+	"fragua.dev/fragua/internal/sqldb"
+)
+
+// permit lets everyone do everything: who may is not what is tested here.
+type permit struct{}
+
+func (permit) Decide(context.Context, authz.Question) authz.Answer { return authz.Answer{Permit: true} }
+
+// worker is an agent in memory. Its executions go on until they are let go.
+type worker struct {
+	mu    sync.Mutex
+	asked []agentapi.ExecRequest
+	over  map[ident.Exec]chan struct{}
+	file  func(ctx context.Context) (io.ReadCloser, string, error)
+}
+
+func newWorker() *worker { return &worker{over: map[ident.Exec]chan struct{}{}} }
+
+func (w *worker) end(id ident.Exec) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	close(w.over[id])
+}
+
+func (w *worker) requests() []agentapi.ExecRequest {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]agentapi.ExecRequest(nil), w.asked...)
+}
+
+func (w *worker) Exec(_ context.Context, r agentapi.ExecRequest) (agentapi.Exec, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.over[r.Exec] == nil {
+		w.asked = append(w.asked, r)
+		w.over[r.Exec] = make(chan struct{})
+	}
+	return agentapi.Exec{Exec: r.Exec, Step: r.Step, State: agentapi.Started, Started: time.Now()}, nil
+}
+
+func (w *worker) wait(ctx context.Context, id ident.Exec) error {
+	w.mu.Lock()
+	over := w.over[id]
+	w.mu.Unlock()
+	select {
+	case <-over:
+		return nil
+	case <-ctx.Done():
+		return errors.Join(agentclient.ErrUnreachable, ctx.Err())
+	}
+}
+
+func (w *worker) Complete(ctx context.Context, r agentapi.CompleteRequest) (agentapi.Exec, error) {
+	err := w.wait(ctx, r.Exec)
+	return agentapi.Exec{Exec: r.Exec, State: agentapi.Completed, Started: time.Now(), Finished: time.Now()}, err
+}
+
+func (w *worker) Logs(ctx context.Context, id ident.Exec, _ int64) (io.ReadCloser, error) {
+	return io.NopCloser(bytes.NewReader(nil)), w.wait(ctx, id)
+}
+
+func (w *worker) Cancel(context.Context, agentapi.CancelRequest) (agentapi.Exec, error) {
+	return agentapi.Exec{}, nil
+}
+func (w *worker) Workspace(context.Context, io.Reader) error { return nil }
+func (w *worker) File(ctx context.Context, _ string) (io.ReadCloser, string, error) {
+	return w.file(ctx)
+}
+func (w *worker) Lease(context.Context) (agentapi.LeaseReply, error) {
+	return agentapi.LeaseReply{}, nil
+}
+func (w *worker) Close() error { return nil }
+
+// bench is a room, and the worker that all its calls reach.
+type bench struct {
+	*Room
+	t   *testing.T
+	w   *worker
+	mux *http.ServeMux
+
+	mu   sync.Mutex
+	said []event.Event
+	news chan struct{} // something was said
+}
+
+func newBench(t *testing.T, change func(*Config)) *bench {
+	b := &bench{t: t, w: newWorker(), mux: http.NewServeMux(), news: make(chan struct{}, 1)}
+	cfg := Config{
+		Dir: t.TempDir(), Now: time.Now, IDs: ident.NewSource(time.Now), Log: slog.New(slog.DiscardHandler), Decider: permit{},
+		Dial: func(string, ident.Tenant, ident.Worker) Agent { return b.w },
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	r, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	b.Room = r
+	r.DB().OnCommit(func(rows []sqldb.Row) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for _, row := range rows {
+			b.said = append(b.said, row.Event)
+		}
+		select {
+		case b.news <- struct{}{}:
+		default:
+		}
+	})
+	r.Routes(httpapi.New(b.mux, "test"))
+	return b
+}
+
+// hear waits until an event of a kind was said.
+func (b *bench) hear(subject string) event.Event {
+	b.t.Helper()
+	late := time.After(10 * time.Second)
+	for {
+		b.mu.Lock()
+		for _, e := range b.said {
+			if e.Subject == subject {
+				b.mu.Unlock()
+				return e
+			}
+		}
+		b.mu.Unlock()
+		select {
+		case <-b.news:
+		case <-late:
+			b.t.Fatalf("nobody said %s", subject)
+		}
+	}
+}
+
+// start lets a job of one step begin.
+func (b *bench) start(job spec.Job) {
+	b.t.Helper()
+	d := event.JobStart{Job: "job_1", Worker: "wrk_1", Attempt: 1, Address: "here", Spec: job.Normal(), Steps: []ident.Step{"stp_1"},
+		Deadline: time.Now().Add(time.Duration(job.Normal().TimeoutMS) * time.Millisecond)}
+	e := event.JobStarted.Event(event.About{Tenant: "acme", Key: "job_1", Twist: "1", Correlation: "cor", At: time.Now()}, d)
+	if err := b.started(b.t.Context(), e, d); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) call(path string, in, out any) int {
+	b.t.Helper()
+	body, err := json.Marshal(in)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	r := httptest.NewRequest(http.MethodPost, path, bytes.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
+	r = r.WithContext(authz.With(r.Context(), authz.Principal{Sub: "ann", Tenant: "acme"}))
+	w := httptest.NewRecorder()
+	b.mux.ServeHTTP(w, r)
+	if w.Code < 300 && out != nil {
+		if err := json.Unmarshal(w.Body.Bytes(), out); err != nil {
+			b.t.Fatalf("%s: %v", path, err)
+		}
+	}
+	return w.Code
+}
+
+// TestStepOfJobIsNotStartedTwice asks by POST /exec for the step that a job has
+// at work, and for it again when it has ended.
+func TestStepOfJobIsNotStartedTwice(t *testing.T) {
+	b := newBench(t, nil)
+	b.start(spec.Job{Command: []string{"make", "all"}})
+	own := b.hear(event.StepStarted.Subject)
+	began, _ := event.StepStarted.Read(own)
+	same := map[string]any{"step_id": "stp_1", "job_id": "job_1", "command": []string{"make", "all"}}
+	another := map[string]any{"step_id": "stp_1", "job_id": "job_1", "command": []string{"make", "clean"}}
+	for _, when := range []string{"at work", "ended"} {
+		var x Execution
+		if code := b.call("/exec", same, &x); code != http.StatusOK || x.ID != began.Exec || x.Job != "job_1" || x.Step != "stp_1" {
+			t.Errorf("%s, the same: %d %+v", when, code, x)
+		}
+		if code := b.call("/exec", another, nil); code != http.StatusConflict {
+			t.Errorf("%s, another: %d, want 409", when, code)
+		}
+		if code := b.call("/complete", map[string]any{"exec_id": began.Exec, "wait_ms": 1}, &x); code > 202 || x.Job != "job_1" {
+			t.Errorf("%s, /complete: %d %+v", when, code, x)
+		}
+		if n := len(b.w.requests()); n != 1 {
+			t.Fatalf("%s: the worker was asked %d times", when, n)
+		}
+		if when == "at work" {
+			b.w.end(began.Exec)
+			b.hear(event.StepCompleted.Subject)
+		}
+	}
+}
+
+// TestNamesOfJobsAreTheirs keeps POST /exec from taking what a job will need.
+func TestNamesOfJobsAreTheirs(t *testing.T) {
+	b := newBench(t, nil)
+	b.start(spec.Job{Command: []string{"make"}})
+	b.hear(event.StepStarted.Subject)
+	for _, c := range []struct {
+		step, exec string
+		want       int
+	}{
+		{"stp_1.2", "", http.StatusConflict}, // the second try's
+		{"mine", "exe_1_1_2", http.StatusUnprocessableEntity},
+		{"mine", "", http.StatusCreated},
+	} {
+		in := map[string]any{"step_id": c.step, "job_id": "job_1", "command": []string{"ls"}}
+		if c.exec != "" {
+			in["exec_id"] = c.exec
+		}
+		if code := b.call("/exec", in, nil); code != c.want {
+			t.Errorf("%+v: %d", c, code)
+		}
+	}
+}
