@@ -261,7 +261,7 @@ func (j *job) again(now time.Time, f Failure, backoff func(int) time.Duration) (
 	})
 	j.Failure, j.Finished = &f, nil
 	j.Attempts++
-	j.RetryAt = now.Add(wait)
+	j.RetryAt = now.Add(wait).Truncate(time.Millisecond) // as its row has it
 	j.Node, j.Worker, j.Address, j.Started = "", "", "", nil
 	for i, s := range j.Steps {
 		j.Steps[i] = Step{ID: s.ID, Name: s.Name, State: stepPending}

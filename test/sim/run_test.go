@@ -190,3 +190,27 @@ func TestCancelledRunEndsEverything(t *testing.T) {
 		}
 	})
 }
+
+// TestShortBackoffIsKept has jobs fail that are tried again at once: nothing waits
+// for the next round of a reconciler.
+func TestShortBackoffIsKept(t *testing.T) {
+	world(t, t.TempDir(), func(h *house) {
+		for i := range 20 {
+			job := do("10ms", "fail")
+			job["retries"], job["retry_backoff_ms"] = 1, 100
+			id := h.start(map[string]any{"name": "p", "jobs": map[string]any{"a": job}})
+			v := h.await(id)
+			var j struct {
+				Attempts int       `json:"attempts"`
+				Created  time.Time `json:"created_at"`
+				Finished time.Time `json:"finished_at"`
+			}
+			if code := h.call("GET", "/jobs/"+v.Jobs[0].Job, nil, &j); code != 200 {
+				t.Fatalf("GET /jobs: %d", code)
+			}
+			if took := j.Finished.Sub(j.Created); j.Attempts != 2 || took > time.Second {
+				t.Errorf("job %d: %d attempts in %v", i, j.Attempts, took)
+			}
+		}
+	})
+}
