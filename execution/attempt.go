@@ -21,6 +21,9 @@ const (
 	codeArtifact = "artifact"    // a file that it should leave behind is not there
 )
 
+// late is what is said with codeDeadline.
+const late = "the job ran longer than its timeout"
+
 // An attempt is one try of a job on its worker, and how far it is.
 type attempt struct {
 	Start       event.JobStart `json:"start"`
@@ -153,7 +156,7 @@ func (a *attempt) judge(x agentapi.Exec) outcome {
 	o.code, o.message = x.Code, x.Message
 	switch {
 	case x.Code == agentapi.CodeTimeout && !x.Finished.Before(a.Start.Deadline):
-		o.code, o.message, o.retryable = codeDeadline, "the job ran longer than its timeout", true
+		o.code, o.message, o.retryable = codeDeadline, late, true
 	case x.Code == agentapi.CodeExit, x.Code == agentapi.CodeTimeout:
 		o.retryable = true
 	}

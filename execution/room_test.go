@@ -238,3 +238,36 @@ func TestNamesOfJobsAreTheirs(t *testing.T) {
 		}
 	}
 }
+
+// shelf keeps artifacts as slowly as they come.
+type shelf struct{}
+
+func (shelf) Keep(_ context.Context, _ ident.Tenant, _ spec.ArtifactRef, r io.Reader) error {
+	_, err := io.Copy(io.Discard, r)
+	return err
+}
+func (shelf) Open(context.Context, ident.Tenant, spec.ArtifactRef) (io.ReadCloser, error) {
+	return nil, errors.New("nothing is kept here")
+}
+
+// endless is a file whose content never comes.
+type endless struct{ ctx context.Context }
+
+func (e endless) Read([]byte) (int, error) {
+	<-e.ctx.Done()
+	return 0, e.ctx.Err()
+}
+func (endless) Close() error { return nil }
+
+// TestTimeoutHoldsForArtifacts ends a job whose artifact cannot be read to its end.
+func TestTimeoutHoldsForArtifacts(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.Keeper = shelf{} })
+	b.w.file = func(ctx context.Context) (io.ReadCloser, string, error) { return endless{ctx}, "file", nil }
+	b.start(spec.Job{Command: []string{"make"}, TimeoutMS: 300, Artifacts: []spec.Artifact{{Name: "app", Path: "app"}}})
+	began, _ := event.StepStarted.Read(b.hear(event.StepStarted.Subject))
+	b.w.end(began.Exec)
+	d, _ := event.StepFailed.Read(b.hear(event.StepFailed.Subject))
+	if d.Code != codeDeadline || !d.Retryable {
+		t.Errorf("%+v", d)
+	}
+}
