@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"maps"
+	"slices"
 	"time"
 
 	"fragua.dev/fragua/contract/authz"
@@ -154,7 +155,7 @@ func (r *Room) newRun(ctx context.Context, p *pipeline, o runOrder) (*run, []*jo
 		if len(pj.Compensate) > 0 {
 			out.Steps[name] = pj.Compensate
 		}
-		j := r.memberJob(out, name, p.jobSpec(name, o.Env, out.ID), len(pj.Needs) > 0, now)
+		j := r.memberJob(out, name, p.jobSpec(name, o.Env, out), len(pj.Needs) > 0, now)
 		jobs = append(jobs, j)
 		out.Jobs = append(out.Jobs, Member{Name: name, Job: j.ID, Needs: pj.Needs})
 	}
@@ -190,7 +191,7 @@ func (r *Room) begin(tx *sqldb.Tx, jobs []*job, now time.Time) error {
 }
 
 // jobSpec returns the specification of a pipeline's job within a run.
-func (p *pipeline) jobSpec(name string, env map[string]string, id ident.Run) spec.Job {
+func (p *pipeline) jobSpec(name string, env map[string]string, in *run) spec.Job {
 	s := p.Spec.Jobs[name].Job.Normal()
 	merged := maps.Clone(p.Spec.Env)
 	if merged == nil {
@@ -201,18 +202,16 @@ func (p *pipeline) jobSpec(name string, env map[string]string, id ident.Run) spe
 	if s.Env = merged; len(merged) == 0 {
 		s.Env = nil
 	}
-	artifacts := make([]spec.Artifact, len(s.Artifacts))
-	for i, a := range s.Artifacts {
-		if a.Repository == "" {
-			a.Repository = p.Spec.Name
-		}
-		if a.Version == "" {
-			a.Version = string(id)
-		}
-		artifacts[i] = a
-	}
-	if s.Artifacts = artifacts; len(artifacts) == 0 {
-		s.Artifacts = nil
-	}
+	s.Artifacts = p.artifacts(name, in)
 	return s
+}
+
+// artifacts returns what a job keeps in the current try of a run.
+func (p *pipeline) artifacts(name string, in *run) []spec.Artifact {
+	out := slices.Clone(p.Spec.Jobs[name].Artifacts)
+	for i := range out {
+		out[i].Repository = cmp.Or(out[i].Repository, p.Spec.Name)
+		out[i].Version = cmp.Or(out[i].Version, in.version())
+	}
+	return out
 }

@@ -191,6 +191,35 @@ func TestCancelledRunEndsEverything(t *testing.T) {
 	})
 }
 
+// TestRetryKeepsArtifactsUnderVersionsOfTheirOwn looks at what jobs of a run are
+// told to keep, before and after the run is tried again.
+func TestRetryKeepsArtifactsUnderVersionsOfTheirOwn(t *testing.T) {
+	world(t, t.TempDir(), func(h *house) {
+		a := undoable(do("100ms", "ok"), "ok")
+		b := do("100ms", "fail", "a")
+		b["artifacts"] = []map[string]any{{"name": "left", "path": "x"}, {"name": "given", "version": "1.0", "repository": "r", "path": "x"}}
+		id := h.start(map[string]any{"name": "p", "jobs": map[string]any{"a": a, "b": b}})
+		for _, version := range []string{id, id + ".2", id + ".3"} {
+			v := h.await(id)
+			var j struct {
+				Spec struct {
+					Artifacts []struct{ Repository, Version string }
+				}
+			}
+			if code := h.call("GET", "/jobs/"+v.Jobs[1].Job, nil, &j); code != 200 {
+				t.Fatalf("GET /jobs: %d", code)
+			}
+			if kept := fmt.Sprint(j.Spec.Artifacts); kept != "[{p "+version+"} {r 1.0}]" {
+				t.Errorf("%s, want %s", kept, version)
+			}
+			if code := h.call("POST", "/runs/"+id+"/retry", nil, nil); code != 200 {
+				t.Fatalf("retry: %d", code)
+			}
+		}
+		h.await(id)
+	})
+}
+
 // TestShortBackoffIsKept has jobs fail that are tried again at once: nothing waits
 // for the next round of a reconciler.
 func TestShortBackoffIsKept(t *testing.T) {
