@@ -40,7 +40,8 @@ type execution struct {
 	Fact    event.Event           `json:"fact,omitzero"`     // that told its end
 	Address string                `json:"address,omitempty"` // of a POST /exec: where it runs,
 	Request *agentapi.ExecRequest `json:"request,omitempty"` // and what was asked for
-	Hash    []byte                `json:"hash,omitempty"`    // of that, or of the command of a job's step
+	Because event.Cause           `json:"because,omitzero"`
+	Hash    []byte                `json:"hash,omitempty"` // of that, or of the command of a job's step
 }
 
 // hashOf tells what was asked for from what is asked for under the same name.

@@ -1,6 +1,7 @@
 package execution
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -111,7 +112,7 @@ func (r *Room) exec(ctx context.Context, in *struct{ Body execOrder }) (*execRep
 			ID: o.Exec, Step: o.Step, Job: o.Job, Worker: worker, State: agentapi.Started, Started: r.cfg.Now().UTC(),
 			ExecResult: spec.ExecResult{Artifacts: []spec.ArtifactRef{}},
 		},
-		Tenant: t, Address: address, Hash: hashOf(asked),
+		Tenant: t, Address: address, Because: event.Cause{Correlation: httpapi.Correlation(ctx), TraceParent: httpapi.TraceParent(ctx)}, Hash: hashOf(asked),
 		Request: &agentapi.ExecRequest{
 			Exec: o.Exec, Step: o.Step, Job: job, Attempt: attempt, Name: o.Name, Command: o.Command, Env: o.Env, TimeoutMS: o.TimeoutMS,
 		},
@@ -175,15 +176,17 @@ func (r *Room) place(ctx context.Context, t ident.Tenant, o execOrder) (address 
 }
 
 func (x *execution) about() event.About {
-	k := string(x.Job)
-	if k == "" {
-		k = string(x.Worker)
+	return event.About{
+		Tenant: x.Tenant, Key: string(x.job()), Twist: string(x.ID),
+		Correlation: x.Because.Correlation, TraceParent: x.Because.TraceParent, At: x.Started,
 	}
-	return event.About{Tenant: x.Tenant, Key: k, Twist: string(x.ID), At: x.Started}
 }
 
+// job returns the job that is told of x: a worker without one has its own name.
+func (x *execution) job() ident.Job { return cmp.Or(x.Job, ident.Job(x.Worker)) }
+
 func (x *execution) began() event.Event {
-	return event.StepStarted.Event(x.about(), event.StepBegin{Step: x.Step, Job: x.Job, Exec: x.ID, Index: -1, Try: 1, At: x.Started})
+	return event.StepStarted.Event(x.about(), event.StepBegin{Step: x.Step, Job: x.job(), Exec: x.ID, Index: -1, Try: 1, At: x.Started})
 }
 
 func (x *execution) ended() event.Event {
@@ -191,11 +194,11 @@ func (x *execution) ended() event.Event {
 	a.At = *x.Finished
 	if x.State == agentapi.Completed {
 		return event.StepCompleted.Event(a, event.StepEnd{
-			Step: x.Step, ResultRef: string(x.ID), DurationMS: x.DurationMS, Job: x.Job, Exec: x.ID, Index: -1, Try: 1, Result: x.ExecResult, At: *x.Finished,
+			Step: x.Step, ResultRef: string(x.ID), DurationMS: x.DurationMS, Job: x.job(), Exec: x.ID, Index: -1, Try: 1, Result: x.ExecResult, At: *x.Finished,
 		})
 	}
 	return event.StepFailed.Event(a, event.StepFault{
-		Step: x.Step, Code: x.Code, Message: x.Message, Job: x.Job, Exec: x.ID, Index: -1, Try: 1, Last: true,
+		Step: x.Step, Code: x.Code, Message: x.Message, Job: x.job(), Exec: x.ID, Index: -1, Try: 1, Last: true,
 		DurationMS: x.DurationMS, Result: x.ExecResult, At: *x.Finished,
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -38,10 +39,19 @@ type worker struct {
 
 func newWorker() *worker { return &worker{over: map[ident.Exec]chan struct{}{}} }
 
+// ending returns what is closed when an execution ends; w.mu is held.
+func (w *worker) ending(id ident.Exec) chan struct{} {
+	if w.over[id] == nil {
+		w.over[id] = make(chan struct{})
+	}
+	return w.over[id]
+}
+
+// end ends an execution, also one that has not begun yet.
 func (w *worker) end(id ident.Exec) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	close(w.over[id])
+	close(w.ending(id))
 }
 
 func (w *worker) requests() []agentapi.ExecRequest {
@@ -53,16 +63,15 @@ func (w *worker) requests() []agentapi.ExecRequest {
 func (w *worker) Exec(_ context.Context, r agentapi.ExecRequest) (agentapi.Exec, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.over[r.Exec] == nil {
+	if !slices.ContainsFunc(w.asked, func(q agentapi.ExecRequest) bool { return q.Step == r.Step }) {
 		w.asked = append(w.asked, r)
-		w.over[r.Exec] = make(chan struct{})
 	}
 	return agentapi.Exec{Exec: r.Exec, Step: r.Step, State: agentapi.Started, Started: time.Now()}, nil
 }
 
 func (w *worker) wait(ctx context.Context, id ident.Exec) error {
 	w.mu.Lock()
-	over := w.over[id]
+	over := w.ending(id)
 	w.mu.Unlock()
 	select {
 	case <-over:
@@ -175,7 +184,8 @@ func (b *bench) call(path string, in, out any) int {
 	}
 	r := httptest.NewRequest(http.MethodPost, path, bytes.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
-	r = r.WithContext(authz.With(r.Context(), authz.Principal{Sub: "ann", Tenant: "acme"}))
+	cause := event.Because(r.Context(), event.Cause{Correlation: "asked", TraceParent: "traced"})
+	r = r.WithContext(authz.With(cause, authz.Principal{Sub: "ann", Tenant: "acme"}))
 	w := httptest.NewRecorder()
 	b.mux.ServeHTTP(w, r)
 	if w.Code < 300 && out != nil {
@@ -269,5 +279,31 @@ func TestTimeoutHoldsForArtifacts(t *testing.T) {
 	d, _ := event.StepFailed.Read(b.hear(event.StepFailed.Subject))
 	if d.Code != codeDeadline || !d.Retryable {
 		t.Errorf("%+v", d)
+	}
+}
+
+// TestExecTellsWhatItFollowsFrom runs a command on a worker without a job.
+func TestExecTellsWhatItFollowsFrom(t *testing.T) {
+	b := newBench(t, nil)
+	made := event.WorkerMade{Worker: "wrk_2", Address: "here"}
+	if err := b.lone(t.Context(), event.WorkerCreated.Event(event.About{Tenant: "acme", Key: "wrk_2", At: time.Now()}, made), made); err != nil {
+		t.Fatal(err)
+	}
+	var x Execution
+	if code := b.call("/exec", map[string]any{"step_id": "mine", "worker_id": "wrk_2", "command": []string{"ls"}}, &x); code != http.StatusCreated {
+		t.Fatalf("%d", code)
+	}
+	b.w.end(x.ID)
+	for _, subject := range []string{event.StepStarted.Subject, event.StepCompleted.Subject} {
+		e := b.hear(subject)
+		var d struct {
+			JobID string `json:"job_id"`
+		}
+		if err := json.Unmarshal(e.Data, &d); err != nil {
+			t.Fatal(err)
+		}
+		if e.CorrelationID != "asked" || e.TraceParent != "traced" || e.Tenant != "acme" || d.JobID != "wrk_2" {
+			t.Errorf("%s: %+v", subject, e)
+		}
 	}
 }

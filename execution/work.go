@@ -36,7 +36,7 @@ func (c calledOff) Error() string { return c.code + ": " + c.reason }
 
 func newWork(r *Room, a *attempt) *work {
 	w := &work{room: r, a: a, recorded: make(chan struct{}), turn: make(chan struct{}, 1)}
-	w.ctx, w.cancel = context.WithCancelCause(r.ctx)
+	w.ctx, w.cancel = context.WithCancelCause(event.Because(r.ctx, event.Cause{Correlation: a.Correlation, TraceParent: a.Trace}))
 	return w
 }
 
