@@ -367,7 +367,12 @@ func (r *Room) log(ctx context.Context, in *struct {
 			return false
 		}
 	}
+	done, ok := r.logs.Reader()
+	if !ok {
+		return nil, httpapi.TooMany(5*time.Second, "too many logs are being read")
+	}
 	return &huma.StreamResponse{Body: func(c huma.Context) {
+		defer done()
 		req, w := humago.Unwrap(c)
 		r.logs.Serve(w, req, t, id, over)
 	}}, nil

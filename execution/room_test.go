@@ -307,3 +307,29 @@ func TestExecTellsWhatItFollowsFrom(t *testing.T) {
 		}
 	}
 }
+
+// TestTooManyReaders refuses a reader of a log for whom there is no place.
+func TestTooManyReaders(t *testing.T) {
+	b := newBench(t, nil)
+	b.start(spec.Job{Command: []string{"make"}})
+	began, _ := event.StepStarted.Read(b.hear(event.StepStarted.Subject))
+	b.w.end(began.Exec)
+	b.hear(event.StepCompleted.Subject)
+	get := func() *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest(http.MethodGet, "/logs/"+string(began.Exec), nil)
+		b.mux.ServeHTTP(w, r.WithContext(authz.With(r.Context(), authz.Principal{Sub: "ann", Tenant: "acme"})))
+		return w
+	}
+	if w := get(); w.Code != http.StatusOK {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	for {
+		if _, ok := b.logs.Reader(); !ok {
+			break
+		}
+	}
+	if w := get(); w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
+		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
+	}
+}
