@@ -209,6 +209,7 @@ func (r *Room) detach(x execution) {
 	r.wg.Go(func() {
 		agent := r.cfg.Dial(x.Address, x.Tenant, x.Worker)
 		defer agent.Close()
+		defer keepAlive(r.ctx, agent)()
 		var ended agentapi.Exec
 		err := r.again(r.ctx, func() (err error) {
 			ended, err = agent.Exec(r.ctx, *x.Request)

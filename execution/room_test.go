@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"fragua.dev/fragua/contract/agentapi"
@@ -31,10 +32,11 @@ func (permit) Decide(context.Context, authz.Question) authz.Answer { return auth
 
 // worker is an agent in memory. Its executions go on until they are let go.
 type worker struct {
-	mu    sync.Mutex
-	asked []agentapi.ExecRequest
-	over  map[ident.Exec]chan struct{}
-	file  func(ctx context.Context) (io.ReadCloser, string, error)
+	mu      sync.Mutex
+	asked   []agentapi.ExecRequest
+	renewed int
+	over    map[ident.Exec]chan struct{}
+	file    func(ctx context.Context) (io.ReadCloser, string, error)
 }
 
 func newWorker() *worker { return &worker{over: map[ident.Exec]chan struct{}{}} }
@@ -98,6 +100,9 @@ func (w *worker) File(ctx context.Context, _ string) (io.ReadCloser, string, err
 	return w.file(ctx)
 }
 func (w *worker) Lease(context.Context) (agentapi.LeaseReply, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.renewed++
 	return agentapi.LeaseReply{}, nil
 }
 func (w *worker) Close() error { return nil }
@@ -117,11 +122,14 @@ type bench struct {
 func newBench(t *testing.T, change func(*Config)) *bench {
 	b := &bench{t: t, w: newWorker(), mux: http.NewServeMux(), news: make(chan struct{}, 1)}
 	cfg := Config{
-		Dir: t.TempDir(), Now: time.Now, IDs: ident.NewSource(time.Now), Log: slog.New(slog.DiscardHandler), Decider: permit{},
+		Now: time.Now, IDs: ident.NewSource(time.Now), Log: slog.New(slog.DiscardHandler), Decider: permit{},
 		Dial: func(string, ident.Tenant, ident.Worker) Agent { return b.w },
 	}
 	if change != nil {
 		change(&cfg)
+	}
+	if cfg.Dir == "" {
+		cfg.Dir = t.TempDir()
 	}
 	r, err := Open(t.Context(), cfg)
 	if err != nil {
@@ -332,4 +340,29 @@ func TestTooManyReaders(t *testing.T) {
 	if w := get(); w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
 		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
 	}
+}
+
+// TestLongCommandKeepsItsWorker runs a command for longer than a worker lives that
+// nobody calls.
+func TestLongCommandKeepsItsWorker(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(c *Config) { c.Dir = dir })
+		made := event.WorkerMade{Worker: "wrk_2", Address: "here"}
+		if err := b.lone(t.Context(), event.WorkerCreated.Event(event.About{Tenant: "acme", Key: "wrk_2", At: time.Now()}, made), made); err != nil {
+			t.Fatal(err)
+		}
+		var x Execution
+		if code := b.call("/exec", map[string]any{"step_id": "mine", "worker_id": "wrk_2", "command": []string{"sleep", "600"}}, &x); code != http.StatusCreated {
+			t.Fatalf("%d", code)
+		}
+		time.Sleep(10 * time.Minute) // of the bubble's time
+		b.w.end(x.ID)
+		b.hear(event.StepCompleted.Subject)
+		b.w.mu.Lock()
+		defer b.w.mu.Unlock()
+		if b.w.renewed < 50 {
+			t.Errorf("its lease was renewed %d times", b.w.renewed)
+		}
+	})
 }

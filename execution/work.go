@@ -133,7 +133,7 @@ func (w *work) run() {
 	a := w.a
 	w.agent = w.room.cfg.Dial(a.Start.Address, a.Tenant, a.Start.Worker)
 	defer w.agent.Close()
-	stop := w.keepAlive()
+	stop := keepAlive(w.ctx, w.agent)
 	defer stop()
 	secrets, failed := w.prepare()
 	for !a.Done {
@@ -173,33 +173,6 @@ func (w *work) run() {
 		if wait > 0 && !sleep(w.ctx, wait) && w.room.ctx.Err() != nil {
 			return
 		}
-	}
-}
-
-// keepAlive renews the worker's lease until it is stopped.
-func (w *work) keepAlive() (stop func()) {
-	var (
-		t    *time.Timer
-		mu   sync.Mutex
-		over bool
-	)
-	mu.Lock()
-	defer mu.Unlock()
-	t = time.AfterFunc(renewEvery, func() {
-		ctx, cancel := context.WithTimeout(w.ctx, renewEvery/2)
-		w.agent.Lease(ctx) // what fails here shows in the calls of the step
-		cancel()
-		mu.Lock()
-		defer mu.Unlock()
-		if !over {
-			t.Reset(renewEvery)
-		}
-	})
-	return func() {
-		mu.Lock()
-		defer mu.Unlock()
-		over = true
-		t.Stop()
 	}
 }
 

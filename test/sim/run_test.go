@@ -243,3 +243,33 @@ func TestShortBackoffIsKept(t *testing.T) {
 		}
 	})
 }
+
+// TestPlaceThatNobodyUsesComesBack asks for a place for a job that never comes, and
+// goes away.
+func TestPlaceThatNobodyUsesComesBack(t *testing.T) {
+	world(t, t.TempDir(), func(h *house) {
+		if code := h.call("POST", "/schedule", map[string]any{"job_id": "nobody", "resources": map[string]any{"cpu_m": 500}}, nil); code != 201 {
+			t.Fatalf("schedule: %d", code)
+		}
+		taken := func() (n int) {
+			var nodes struct {
+				Items []struct{ Assignments int }
+			}
+			if code := h.call("GET", "/nodes", nil, &nodes); code != 200 {
+				t.Fatalf("nodes: %d", code)
+			}
+			for _, node := range nodes.Items {
+				n += node.Assignments
+			}
+			return n
+		}
+		time.Sleep(time.Minute)
+		if n := taken(); n != 1 {
+			t.Errorf("%d places are taken after a minute", n)
+		}
+		time.Sleep(6 * time.Minute)
+		if n := taken(); n != 0 {
+			t.Errorf("%d places are taken after seven minutes", n)
+		}
+	})
+}
