@@ -61,13 +61,9 @@ func (r *Room) jobResource(t ident.Tenant, job ident.Job) authz.Resource {
 	return authz.Resource{Type: "Job", ID: string(job), Tenant: t, Attrs: map[string]any{"environment_permitted": true}}
 }
 
-// exec runs a command on the worker of a running job, or on one without a job.
-func (r *Room) exec(ctx context.Context, in *struct{ Body execOrder }) (*execReply, error) {
-	o, t := in.Body, authz.From(ctx).Tenant
-	var faults []spec.Fault
-	for _, f := range (spec.Job{Command: o.Command, Env: o.Env, TimeoutMS: o.TimeoutMS}).Validate() {
-		faults = append(faults, f)
-	}
+// Resolve says what is wrong with an order, besides what its schema knows.
+func (o *execOrder) Resolve(huma.Context) []error {
+	faults := spec.Job{Command: o.Command, Env: o.Env, TimeoutMS: o.TimeoutMS}.Validate()
 	for at, id := range map[string]string{"step_id": string(o.Step), "exec_id": string(o.Exec)} {
 		if !ident.Valid(id) && (at == "step_id" || id != "") {
 			faults = append(faults, spec.Fault{Path: at, Message: "want 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit"})
@@ -79,9 +75,12 @@ func (r *Room) exec(ctx context.Context, in *struct{ Body execOrder }) (*execRep
 	if o.Job == "" && o.Worker == "" {
 		faults = append(faults, spec.Fault{Path: "job_id", Message: "say where to run it: job_id or worker_id"})
 	}
-	if faults != nil {
-		return nil, httpapi.Invalid("body", faults)
-	}
+	return httpapi.Faults("body", faults)
+}
+
+// exec runs a command on the worker of a running job, or on one without a job.
+func (r *Room) exec(ctx context.Context, in *struct{ Body execOrder }) (*execReply, error) {
+	o, t := in.Body, authz.From(ctx).Tenant
 	asked := o
 	old, err := r.execOfStep(ctx, t, o.Step)
 	if err == nil {

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"fragua.dev/fragua/contract/authz"
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
@@ -28,7 +30,8 @@ type order struct {
 	Priority int               `json:"priority,omitempty" minimum:"-1000" maximum:"1000" doc:"Jobs of a higher priority are placed first"`
 }
 
-func (o *order) faults() []spec.Fault {
+// Resolve says what is wrong with an order, besides what its schema knows.
+func (o *order) Resolve(huma.Context) []error {
 	var f []spec.Fault
 	for _, x := range o.Spec.Validate() {
 		f = append(f, spec.Fault{Path: "spec." + x.Path, Message: x.Message})
@@ -45,7 +48,7 @@ func (o *order) faults() []spec.Fault {
 			break
 		}
 	}
-	return f
+	return httpapi.Faults("body", f)
 }
 
 // tagList writes tags as the policies see them.
@@ -67,9 +70,6 @@ func (r *Room) full() error {
 // createJob accepts a job, or finds the one that was accepted before. fresh says
 // which.
 func (r *Room) createJob(ctx context.Context, o order) (view Job, fresh bool, err error) {
-	if f := o.faults(); f != nil {
-		return Job{}, false, httpapi.Invalid("body", f)
-	}
 	p, brought := authz.From(ctx), false
 	if o.Affinity != nil {
 		o.Spec.Affinity = o.Affinity
