@@ -2,7 +2,9 @@ package orchestration
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -53,5 +55,25 @@ func TestWakesAfterTheCommit(t *testing.T) {
 	}
 	if !retrying || len(r.soon) != 1 {
 		t.Errorf("retrying %v, woken %d times", retrying, len(r.soon))
+	}
+}
+
+// TestAStepThatTookNoTimeSaysSo shows how long a step took once it has ended, also
+// if that was less than a millisecond.
+func TestAStepThatTookNoTimeSaysSo(t *testing.T) {
+	j := &job{Job: Job{Steps: []Step{{ID: "stp_1", State: stepPending}}}}
+	show := func() string {
+		b, err := json.Marshal(j.Steps[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	if s := show(); strings.Contains(s, "duration_ms") {
+		t.Errorf("before it began: %s", s)
+	}
+	j.stepEnded(0, 1, "exe_1", stepCompleted, spec.ExecResult{}, 0, time.Now(), "", "")
+	if s := show(); !strings.Contains(s, `"duration_ms":0`) || !strings.Contains(s, `"exit_code":0`) {
+		t.Errorf("ended: %s", s)
 	}
 }
