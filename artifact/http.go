@@ -261,7 +261,7 @@ func (r *Room) promote(ctx context.Context, in *struct {
 		if !a.promote(in.Body.Env) {
 			return nil, nil
 		}
-		return []event.Event{event.ArtifactPromoted.Event(about(a, in.Body.Env, now), event.ArtifactMoved{Ref: a.ArtifactRef, Env: in.Body.Env})}, nil
+		return []event.Event{event.ArtifactPromoted.Event(about(ctx, a, in.Body.Env, now), event.ArtifactMoved{Ref: a.ArtifactRef, Env: in.Body.Env})}, nil
 	})
 }
 
@@ -285,7 +285,7 @@ func (r *Room) validate(ctx context.Context, in *Ref) (*reply, error) {
 	}
 	return r.change(ctx, in, "Artifact::validate", func(a *Artifact, now time.Time) ([]event.Event, error) {
 		a.Status, a.Checked = status, now
-		return []event.Event{event.ArtifactValidated.Event(about(a, now.Format(time.RFC3339Nano), now), event.ArtifactChecked{Ref: a.ArtifactRef, Status: status})}, nil
+		return []event.Event{event.ArtifactValidated.Event(about(ctx, a, now.Format(time.RFC3339Nano), now), event.ArtifactChecked{Ref: a.ArtifactRef, Status: status})}, nil
 	})
 }
 

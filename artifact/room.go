@@ -170,8 +170,11 @@ func save(tx *sqldb.Tx, a *Artifact) error {
 	return err
 }
 
-func about(a *Artifact, twist string, now time.Time) event.About {
-	return event.About{Tenant: a.Tenant, Key: a.ArtifactRef.String(), Twist: twist, At: now}
+func about(ctx context.Context, a *Artifact, twist string, now time.Time) event.About {
+	return event.About{
+		Tenant: a.Tenant, Key: a.ArtifactRef.String(), Twist: twist,
+		Correlation: httpapi.Correlation(ctx), TraceParent: httpapi.TraceParent(ctx), At: now,
+	}
 }
 
 // keep stores what was received under a's name, with what was decided. fresh is
@@ -198,7 +201,7 @@ func (r *Room) keep(ctx context.Context, a *Artifact, in *blob.Incoming, facts .
 		if err := save(tx, a); err != nil {
 			return err
 		}
-		fact := event.ArtifactUploaded.Event(about(a, a.sum[:16], a.Created), event.ArtifactKept{Ref: a.ArtifactRef, Checksum: a.Checksum, Size: a.Size})
+		fact := event.ArtifactUploaded.Event(about(ctx, a, a.sum[:16], a.Created), event.ArtifactKept{Ref: a.ArtifactRef, Checksum: a.Checksum, Size: a.Size})
 		return tx.Emit(append(facts, fact)...)
 	})
 	return kept, fresh, err
@@ -215,6 +218,7 @@ func (k keeper) decide(ctx context.Context, t ident.Tenant, action string, ref s
 	p.Tenant = t
 	a := k.r.cfg.Decider.Decide(ctx, authz.Question{
 		Principal: p, Action: action, Resource: authz.Resource{Type: "Artifact", ID: ref.String(), Tenant: t, Attrs: attrs},
+		TraceParent: httpapi.TraceParent(ctx), Correlation: httpapi.Correlation(ctx),
 	})
 	if a.Permit {
 		return a, nil

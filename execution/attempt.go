@@ -21,6 +21,9 @@ const (
 	codeArtifact = "artifact"    // a file that it should leave behind is not there
 )
 
+// late is what is said with codeDeadline.
+const late = "the job ran longer than its timeout"
+
 // An attempt is one try of a job on its worker, and how far it is.
 type attempt struct {
 	Start       event.JobStart `json:"start"`
@@ -43,7 +46,17 @@ func (a *attempt) stepID() ident.Step { return a.Start.Steps[a.Index] }
 
 // execID names the execution of the current try: always the same one.
 func (a *attempt) execID() ident.Exec {
-	return ident.Exec(fmt.Sprintf("exe_%s_%d_%d", strings.TrimPrefix(string(a.stepID()), "stp_"), a.Start.Attempt, a.Try))
+	return ident.Exec(fmt.Sprintf("%s%d_%d", execPrefix(a.stepID()), a.Start.Attempt, a.Try))
+}
+
+// execPrefix is what the names of all executions of a job's step begin with.
+func execPrefix(s ident.Step) string {
+	return "exe_" + strings.TrimPrefix(string(s), "stp_") + "_"
+}
+
+// ofJob says whether an execution's name is one that a job's step would get.
+func ofJob(id ident.Exec) bool {
+	return strings.HasPrefix(string(id), "exe_") && strings.Count(string(id), "_") >= 3
 }
 
 func (a *attempt) about(now time.Time) event.About {
@@ -143,7 +156,7 @@ func (a *attempt) judge(x agentapi.Exec) outcome {
 	o.code, o.message = x.Code, x.Message
 	switch {
 	case x.Code == agentapi.CodeTimeout && !x.Finished.Before(a.Start.Deadline):
-		o.code, o.message, o.retryable = codeDeadline, "the job ran longer than its timeout", true
+		o.code, o.message, o.retryable = codeDeadline, late, true
 	case x.Code == agentapi.CodeExit, x.Code == agentapi.CodeTimeout:
 		o.retryable = true
 	}

@@ -1,7 +1,9 @@
 package execution
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -38,14 +40,42 @@ type execution struct {
 	Fact    event.Event           `json:"fact,omitzero"`     // that told its end
 	Address string                `json:"address,omitempty"` // of a POST /exec: where it runs,
 	Request *agentapi.ExecRequest `json:"request,omitempty"` // and what was asked for
-	Hash    []byte                `json:"hash,omitempty"`
+	Because event.Cause           `json:"because,omitzero"`
+	Hash    []byte                `json:"hash,omitempty"` // of that, or of the command of a job's step
+}
+
+// hashOf tells what was asked for from what is asked for under the same name.
+func hashOf(asked any) []byte {
+	b, err := json.Marshal(asked)
+	if err != nil {
+		panic("execution: " + err.Error()) // texts and numbers: it cannot fail
+	}
+	sum := sha256.Sum256(b)
+	return sum[:]
+}
+
+// asks says whether x is what o asks for. A job's step is asked for by its
+// command: what else it runs with is the job's.
+func (x execution) asks(o execOrder) bool {
+	if x.Attempt == 0 {
+		return bytes.Equal(x.Hash, hashOf(o))
+	}
+	return bytes.Equal(x.Hash, hashOf(o.Command)) && (o.Job == "" || o.Job == x.Job) && (o.Exec == "" || o.Exec == x.ID)
+}
+
+// begunBy is a job's step as it begins.
+func begunBy(a *attempt, x agentapi.Exec) execution {
+	return execution{Execution: Execution{
+		ID: x.Exec, Step: a.stepID(), Job: a.Start.Job, Worker: a.Start.Worker, State: agentapi.Started,
+		Started: x.Started, ExecResult: spec.ExecResult{Artifacts: []spec.ArtifactRef{}},
+	}, Tenant: a.Tenant, Attempt: a.Start.Attempt, Hash: hashOf(a.step().Argv())}
 }
 
 func executionOf(a *attempt, o outcome) execution {
 	x := execution{Execution: Execution{
 		ID: o.exec, Step: a.stepID(), Job: a.Start.Job, Worker: a.Start.Worker, State: agentapi.Completed,
 		Started: o.started, Finished: &o.at, DurationMS: o.ms(), ExecResult: o.result,
-	}, Tenant: a.Tenant, Attempt: a.Start.Attempt}
+	}, Tenant: a.Tenant, Attempt: a.Start.Attempt, Hash: hashOf(a.step().Argv())}
 	if o.code != "" {
 		x.State, x.Code, x.Message = agentapi.Failed, o.code, o.message
 	}
@@ -80,16 +110,17 @@ func (r *Room) readExec(ctx context.Context, t ident.Tenant, id ident.Exec) (exe
 
 // running is an execution that has not ended, for those who wait for it.
 type running struct {
+	began   execution     // as it was when it began
 	printed chan struct{} // closed when its log is whole
 	done    chan struct{} // closed when its end is saved
 }
 
-func (r *Room) register(t ident.Tenant, id ident.Exec) *running {
+func (r *Room) register(x execution) *running {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	x := &running{make(chan struct{}), make(chan struct{})}
-	r.execs[execKey{t, id}] = x
-	return x
+	run := &running{x, make(chan struct{}), make(chan struct{})}
+	r.execs[execKey{x.Tenant, x.ID}] = run
+	return run
 }
 
 func (r *Room) finished(x execution) {
@@ -106,6 +137,44 @@ func (r *Room) runningExec(t ident.Tenant, id ident.Exec) *running {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.execs[execKey{t, id}]
+}
+
+// execOfStep returns the execution that a step's id names: the one that runs, the
+// one of an earlier POST /exec, or the last try of a job's own step.
+func (r *Room) execOfStep(ctx context.Context, t ident.Tenant, s ident.Step) (execution, error) {
+	r.mu.Lock()
+	for k, run := range r.execs {
+		if k.tenant == t && run.began.Step == s {
+			r.mu.Unlock()
+			return run.began, nil
+		}
+	}
+	r.mu.Unlock()
+	x, err := decodeExec(r.db.QueryRow(ctx, `SELECT body FROM exec WHERE step = $2 AND attempt = 0 AND tenant || '' = $1`, string(t), string(s)))
+	if !errors.Is(err, sqldb.ErrNoRows) {
+		return x, err
+	}
+	from := execPrefix(s) // the names of its tries begin with it, and lie together
+	return decodeExec(r.db.QueryRow(ctx, `SELECT body FROM exec WHERE tenant = $1 AND id > $2 AND id < $3 AND step = $4 AND attempt > 0
+		ORDER BY attempt DESC, length(id) DESC, id DESC LIMIT 1`, string(t), from, from+"~", string(s)))
+}
+
+// owned says whether a step's id belongs to a job that is being worked on: the
+// job begins it by itself.
+func (r *Room) owned(t ident.Tenant, s ident.Step) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for k, w := range r.attempts {
+		if k.tenant != t {
+			continue
+		}
+		for _, own := range w.a.Start.Steps {
+			if s == own || strings.HasPrefix(string(s), string(own)+".") { // with a dot: a further try
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // cutRound takes the mark of a repeat off an event's id.

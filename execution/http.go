@@ -1,10 +1,8 @@
 package execution
 
 import (
-	"bytes"
+	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"time"
@@ -63,32 +61,30 @@ func (r *Room) jobResource(t ident.Tenant, job ident.Job) authz.Resource {
 	return authz.Resource{Type: "Job", ID: string(job), Tenant: t, Attrs: map[string]any{"environment_permitted": true}}
 }
 
-// exec runs a command on the worker of a running job, or on one without a job.
-func (r *Room) exec(ctx context.Context, in *struct{ Body execOrder }) (*execReply, error) {
-	o, t := in.Body, authz.From(ctx).Tenant
-	var faults []spec.Fault
-	for _, f := range (spec.Job{Command: o.Command, Env: o.Env, TimeoutMS: o.TimeoutMS}).Validate() {
-		faults = append(faults, f)
-	}
+// Resolve says what is wrong with an order, besides what its schema knows.
+func (o *execOrder) Resolve(huma.Context) []error {
+	faults := spec.Job{Command: o.Command, Env: o.Env, TimeoutMS: o.TimeoutMS}.Validate()
 	for at, id := range map[string]string{"step_id": string(o.Step), "exec_id": string(o.Exec)} {
 		if !ident.Valid(id) && (at == "step_id" || id != "") {
 			faults = append(faults, spec.Fault{Path: at, Message: "want 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit"})
 		}
 	}
+	if ofJob(o.Exec) {
+		faults = append(faults, spec.Fault{Path: "exec_id", Message: "names that begin with exe_ and have two numbers behind are those of jobs' steps"})
+	}
 	if o.Job == "" && o.Worker == "" {
 		faults = append(faults, spec.Fault{Path: "job_id", Message: "say where to run it: job_id or worker_id"})
 	}
-	if faults != nil {
-		return nil, httpapi.Invalid("body", faults)
-	}
-	asked, err := json.Marshal(o)
-	if err != nil {
-		return nil, err
-	}
-	hash := sha256.Sum256(asked)
+	return httpapi.Faults("body", faults)
+}
+
+// exec runs a command on the worker of a running job, or on one without a job.
+func (r *Room) exec(ctx context.Context, in *struct{ Body execOrder }) (*execReply, error) {
+	o, t := in.Body, authz.From(ctx).Tenant
+	asked := o
 	old, err := r.execOfStep(ctx, t, o.Step)
 	if err == nil {
-		return r.same(ctx, old, hash[:])
+		return r.same(ctx, old, asked)
 	}
 	if !errors.Is(err, sqldb.ErrNoRows) {
 		return nil, err
@@ -101,6 +97,9 @@ func (r *Room) exec(ctx context.Context, in *struct{ Body execOrder }) (*execRep
 	if err != nil {
 		return nil, err
 	}
+	if r.owned(t, o.Step) {
+		return nil, httpapi.Conflict("this is a step of a job that is running, which begins it by itself")
+	}
 	if o.Exec == "" {
 		o.Exec = ident.Exec(r.cfg.IDs("exe"))
 	}
@@ -112,7 +111,7 @@ func (r *Room) exec(ctx context.Context, in *struct{ Body execOrder }) (*execRep
 			ID: o.Exec, Step: o.Step, Job: o.Job, Worker: worker, State: agentapi.Started, Started: r.cfg.Now().UTC(),
 			ExecResult: spec.ExecResult{Artifacts: []spec.ArtifactRef{}},
 		},
-		Tenant: t, Address: address, Hash: hash[:],
+		Tenant: t, Address: address, Because: event.Cause{Correlation: httpapi.Correlation(ctx), TraceParent: httpapi.TraceParent(ctx)}, Hash: hashOf(asked),
 		Request: &agentapi.ExecRequest{
 			Exec: o.Exec, Step: o.Step, Job: job, Attempt: attempt, Name: o.Name, Command: o.Command, Env: o.Env, TimeoutMS: o.TimeoutMS,
 		},
@@ -140,24 +139,20 @@ func (r *Room) exec(ctx context.Context, in *struct{ Body execOrder }) (*execRep
 		return nil, err
 	}
 	if had != nil {
-		return r.same(ctx, *had, hash[:])
+		return r.same(ctx, *had, asked)
 	}
 	r.detach(x)
 	return &execReply{Status: http.StatusCreated, Body: x.Execution}, nil
 }
 
-func (r *Room) same(ctx context.Context, old execution, hash []byte) (*execReply, error) {
+func (r *Room) same(ctx context.Context, old execution, asked execOrder) (*execReply, error) {
 	if err := r.gate.Pass(ctx, "Job::execute", r.jobResource(old.Tenant, old.Job)); err != nil {
 		return nil, err
 	}
-	if !bytes.Equal(old.Hash, hash) {
+	if !old.asks(asked) {
 		return nil, httpapi.Conflict("another execution has this step_id")
 	}
 	return &execReply{Status: http.StatusOK, Body: old.Execution}, nil
-}
-
-func (r *Room) execOfStep(ctx context.Context, t ident.Tenant, s ident.Step) (execution, error) {
-	return decodeExec(r.db.QueryRow(ctx, `SELECT body FROM exec WHERE step = $2 AND attempt = 0 AND tenant || '' = $1`, string(t), string(s)))
 }
 
 // place finds the worker that an order is for.
@@ -180,15 +175,17 @@ func (r *Room) place(ctx context.Context, t ident.Tenant, o execOrder) (address 
 }
 
 func (x *execution) about() event.About {
-	k := string(x.Job)
-	if k == "" {
-		k = string(x.Worker)
+	return event.About{
+		Tenant: x.Tenant, Key: string(x.job()), Twist: string(x.ID),
+		Correlation: x.Because.Correlation, TraceParent: x.Because.TraceParent, At: x.Started,
 	}
-	return event.About{Tenant: x.Tenant, Key: k, Twist: string(x.ID), At: x.Started}
 }
 
+// job returns the job that is told of x: a worker without one has its own name.
+func (x *execution) job() ident.Job { return cmp.Or(x.Job, ident.Job(x.Worker)) }
+
 func (x *execution) began() event.Event {
-	return event.StepStarted.Event(x.about(), event.StepBegin{Step: x.Step, Job: x.Job, Exec: x.ID, Index: -1, Try: 1, At: x.Started})
+	return event.StepStarted.Event(x.about(), event.StepBegin{Step: x.Step, Job: x.job(), Exec: x.ID, Index: -1, Try: 1, At: x.Started})
 }
 
 func (x *execution) ended() event.Event {
@@ -196,21 +193,22 @@ func (x *execution) ended() event.Event {
 	a.At = *x.Finished
 	if x.State == agentapi.Completed {
 		return event.StepCompleted.Event(a, event.StepEnd{
-			Step: x.Step, ResultRef: string(x.ID), DurationMS: x.DurationMS, Job: x.Job, Exec: x.ID, Index: -1, Try: 1, Result: x.ExecResult, At: *x.Finished,
+			Step: x.Step, ResultRef: string(x.ID), DurationMS: x.DurationMS, Job: x.job(), Exec: x.ID, Index: -1, Try: 1, Result: x.ExecResult, At: *x.Finished,
 		})
 	}
 	return event.StepFailed.Event(a, event.StepFault{
-		Step: x.Step, Code: x.Code, Message: x.Message, Job: x.Job, Exec: x.ID, Index: -1, Try: 1, Last: true,
+		Step: x.Step, Code: x.Code, Message: x.Message, Job: x.job(), Exec: x.ID, Index: -1, Try: 1, Last: true,
 		DurationMS: x.DurationMS, Result: x.ExecResult, At: *x.Finished,
 	})
 }
 
 // detach runs an execution that belongs to no attempt.
 func (r *Room) detach(x execution) {
-	run := r.register(x.Tenant, x.ID)
+	run := r.register(x)
 	r.wg.Go(func() {
 		agent := r.cfg.Dial(x.Address, x.Tenant, x.Worker)
 		defer agent.Close()
+		defer keepAlive(r.ctx, agent)()
 		var ended agentapi.Exec
 		err := r.again(r.ctx, func() (err error) {
 			ended, err = agent.Exec(r.ctx, *x.Request)
@@ -298,10 +296,13 @@ func (r *Room) complete(ctx context.Context, in *struct{ Body completeOrder }) (
 	t := authz.From(ctx).Tenant
 	run := r.runningExec(t, in.Body.Exec)
 	x, err := r.readExec(ctx, t, in.Body.Exec)
-	if errors.Is(err, sqldb.ErrNoRows) && run == nil {
-		return nil, httpapi.NotFound("execution")
+	if errors.Is(err, sqldb.ErrNoRows) {
+		if run == nil {
+			return nil, httpapi.NotFound("execution")
+		}
+		x, err = run.began, nil // a job's step has no row before its end
 	}
-	if err != nil && !errors.Is(err, sqldb.ErrNoRows) {
+	if err != nil {
 		return nil, err
 	}
 	if err := r.gate.Pass(ctx, "Job::execute", r.jobResource(t, x.Job)); err != nil {
@@ -320,7 +321,7 @@ func (r *Room) complete(ctx context.Context, in *struct{ Body completeOrder }) (
 		case <-ctx.Done():
 		}
 		if x, err = r.readExec(ctx, t, in.Body.Exec); errors.Is(err, sqldb.ErrNoRows) {
-			x, err = execution{Execution: Execution{ID: in.Body.Exec, State: agentapi.Started, ExecResult: spec.ExecResult{Artifacts: []spec.ArtifactRef{}}}}, nil
+			x, err = run.began, nil
 		}
 		if err != nil {
 			return nil, err
@@ -343,10 +344,13 @@ func (r *Room) log(ctx context.Context, in *struct {
 	t, id := authz.From(ctx).Tenant, ident.Exec(in.ID)
 	run := r.runningExec(t, id)
 	x, err := r.readExec(ctx, t, id)
-	if errors.Is(err, sqldb.ErrNoRows) && run == nil {
-		return nil, httpapi.NotFound("execution")
+	if errors.Is(err, sqldb.ErrNoRows) {
+		if run == nil {
+			return nil, httpapi.NotFound("execution")
+		}
+		x, err = run.began, nil // a job's step has no row before its end
 	}
-	if err != nil && !errors.Is(err, sqldb.ErrNoRows) {
+	if err != nil {
 		return nil, err
 	}
 	if err := r.gate.Pass(ctx, "Job::read", r.jobResource(t, x.Job)); err != nil {
@@ -363,7 +367,12 @@ func (r *Room) log(ctx context.Context, in *struct {
 			return false
 		}
 	}
+	done, ok := r.logs.Reader()
+	if !ok {
+		return nil, httpapi.TooMany(5*time.Second, "too many logs are being read")
+	}
 	return &huma.StreamResponse{Body: func(c huma.Context) {
+		defer done()
 		req, w := humago.Unwrap(c)
 		r.logs.Serve(w, req, t, id, over)
 	}}, nil

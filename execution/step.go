@@ -31,7 +31,7 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 		return o, nil, nil
 	}
 	if !now().Before(a.Start.Deadline) && !a.Begun {
-		o.code, o.message, o.retryable = codeDeadline, "the job ran longer than its timeout", true
+		o.code, o.message, o.retryable = codeDeadline, late, true
 		return o, nil, nil
 	}
 	_, finish := observe.RunStep(observe.FromTraceParent(w.ctx, a.Trace), a.Tenant, a.Start.Job, a.execID(), a.stepID())
@@ -43,7 +43,7 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 		}
 	}()
 	var x agentapi.Exec
-	err := w.retry(func(ctx context.Context) (err error) {
+	err := w.retry(w.ctx, func(ctx context.Context) (err error) {
 		r := a.request(secrets, now())
 		r.WaitMS = coalesce.Milliseconds()
 		x, err = w.agent.Exec(ctx, r)
@@ -54,7 +54,7 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 		return o, nil, nil
 	}
 	o.started, o.exec = x.Started, x.Exec
-	running := w.room.register(a.Tenant, x.Exec)
+	running := w.room.register(begunBy(a, x))
 	if x.State != agentapi.Started && int64(len(x.Log)) == x.LogBytes { // a short step: that was all
 		logs, err := w.room.keep(a.Tenant, x)
 		close(running.printed)

@@ -37,7 +37,7 @@ func (c calledOff) Error() string { return c.code + ": " + c.reason }
 
 func newWork(r *Room, a *attempt) *work {
 	w := &work{room: r, a: a, recorded: make(chan struct{}), turn: make(chan struct{}, 1)}
-	w.ctx, w.cancel = context.WithCancelCause(r.ctx)
+	w.ctx, w.cancel = context.WithCancelCause(event.Because(r.ctx, event.Cause{Correlation: a.Correlation, TraceParent: a.Trace}))
 	return w
 }
 
@@ -134,7 +134,7 @@ func (w *work) run() {
 	a := w.a
 	w.agent = w.room.cfg.Dial(a.Start.Address, a.Tenant, a.Start.Worker)
 	defer w.agent.Close()
-	stop := w.keepAlive()
+	stop := keepAlive(w.ctx, w.agent)
 	defer stop()
 	secrets, failed := w.prepare()
 	for !a.Done {
@@ -177,33 +177,6 @@ func (w *work) run() {
 	}
 }
 
-// keepAlive renews the worker's lease until it is stopped.
-func (w *work) keepAlive() (stop func()) {
-	var (
-		t    *time.Timer
-		mu   sync.Mutex
-		over bool
-	)
-	mu.Lock()
-	defer mu.Unlock()
-	t = time.AfterFunc(renewEvery, func() {
-		ctx, cancel := context.WithTimeout(w.ctx, renewEvery/2)
-		w.agent.Lease(ctx) // what fails here shows in the calls of the step
-		cancel()
-		mu.Lock()
-		defer mu.Unlock()
-		if !over {
-			t.Reset(renewEvery)
-		}
-	})
-	return func() {
-		mu.Lock()
-		defer mu.Unlock()
-		over = true
-		t.Stop()
-	}
-}
-
 // prepare fetches the secrets, and lays the source into the workspace.
 func (w *work) prepare() (secrets map[string]string, failed *outcome) {
 	a, now := w.a, w.room.cfg.Now
@@ -227,7 +200,9 @@ func (w *work) prepare() (secrets map[string]string, failed *outcome) {
 		}
 	}
 	if s := a.Start.Spec.Source; s != nil && a.Index == 0 && a.Try == 1 && !a.Begun {
-		err := w.retry(func(ctx context.Context) error {
+		ctx, cancel := w.inTime()
+		defer cancel()
+		err := w.retry(ctx, func(ctx context.Context) error {
 			r, err := w.room.cfg.Keeper.Open(ctx, a.Tenant, spec.ArtifactRef(*s))
 			if err != nil {
 				return err
@@ -236,6 +211,10 @@ func (w *work) prepare() (secrets map[string]string, failed *outcome) {
 			return w.agent.Workspace(ctx, r)
 		})
 		switch {
+		case err != nil && ctx.Err() != nil && w.ctx.Err() == nil:
+			o := fail(codeDeadline, late)
+			o.retryable = true
+			return nil, o
 		case err == nil, errors.Is(err, agentclient.ErrRefused): // refused: it was laid out, and a step has begun
 		case errors.Is(err, agentclient.ErrUnreachable):
 			return nil, fail(codeLost, err.Error())
@@ -246,19 +225,24 @@ func (w *work) prepare() (secrets map[string]string, failed *outcome) {
 	return secrets, nil
 }
 
+// inTime returns a context that ends with the attempt's time.
+func (w *work) inTime() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(w.ctx, w.a.Start.Deadline.Sub(w.room.cfg.Now()))
+}
+
 // retry calls fn until it succeeds, fails for another reason than an unreachable
 // worker or artifact room, or that is given up.
-func (w *work) retry(fn func(context.Context) error) error {
+func (w *work) retry(ctx context.Context, fn func(context.Context) error) error {
 	since := w.room.cfg.Now()
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		err := fn(w.ctx)
-		if err == nil || !errors.Is(err, agentclient.ErrUnreachable) && !errors.Is(err, artifacts.ErrAway) || w.ctx.Err() != nil {
+		err := fn(ctx)
+		if err == nil || !errors.Is(err, agentclient.ErrUnreachable) && !errors.Is(err, artifacts.ErrAway) || ctx.Err() != nil {
 			return err
 		}
 		if w.room.cfg.Now().Sub(since) > lostAfter {
 			return fmt.Errorf("no answer for %v: %w", lostAfter, err)
 		}
-		if !sleep(w.ctx, pause+rand.N(pause)) {
+		if !sleep(ctx, pause+rand.N(pause)) {
 			return err
 		}
 	}
@@ -266,6 +250,8 @@ func (w *work) retry(fn func(context.Context) error) error {
 
 // collect keeps the artifacts of a job whose last step ended well.
 func (w *work) collect(o outcome) outcome {
+	ctx, cancel := w.inTime()
+	defer cancel()
 	for _, f := range w.a.Start.Spec.Artifacts {
 		ref := spec.ArtifactRef{Repository: f.Repository, Name: f.Name, Version: f.Version}
 		if ref.Repository == "" {
@@ -274,7 +260,7 @@ func (w *work) collect(o outcome) outcome {
 		if ref.Version == "" {
 			ref.Version = string(w.a.Start.Job)
 		}
-		err := w.retry(func(ctx context.Context) error {
+		err := w.retry(ctx, func(ctx context.Context) error {
 			content, _, err := w.agent.File(ctx, f.Path)
 			if err != nil {
 				return err
@@ -284,7 +270,10 @@ func (w *work) collect(o outcome) outcome {
 		})
 		if err != nil {
 			o.code, o.message = codeArtifact, fmt.Sprintf("artifact %s: %v", ref, err)
-			if errors.Is(err, agentclient.ErrUnreachable) {
+			switch {
+			case ctx.Err() != nil && w.ctx.Err() == nil:
+				o.code, o.message, o.retryable = codeDeadline, late+": artifact "+ref.String()+" was not kept yet", true
+			case errors.Is(err, agentclient.ErrUnreachable):
 				o.code = codeLost
 			}
 			return o

@@ -7,7 +7,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"maps"
+	"slices"
 	"time"
+
+	"github.com/danielgtaylor/huma/v2"
 
 	"fragua.dev/fragua/contract/authz"
 	"fragua.dev/fragua/contract/event"
@@ -27,7 +30,8 @@ type order struct {
 	Priority int               `json:"priority,omitempty" minimum:"-1000" maximum:"1000" doc:"Jobs of a higher priority are placed first"`
 }
 
-func (o *order) faults() []spec.Fault {
+// Resolve says what is wrong with an order, besides what its schema knows.
+func (o *order) Resolve(huma.Context) []error {
 	var f []spec.Fault
 	for _, x := range o.Spec.Validate() {
 		f = append(f, spec.Fault{Path: "spec." + x.Path, Message: x.Message})
@@ -44,7 +48,7 @@ func (o *order) faults() []spec.Fault {
 			break
 		}
 	}
-	return f
+	return httpapi.Faults("body", f)
 }
 
 // tagList writes tags as the policies see them.
@@ -66,9 +70,6 @@ func (r *Room) full() error {
 // createJob accepts a job, or finds the one that was accepted before. fresh says
 // which.
 func (r *Room) createJob(ctx context.Context, o order) (view Job, fresh bool, err error) {
-	if f := o.faults(); f != nil {
-		return Job{}, false, httpapi.Invalid("body", f)
-	}
 	p, brought := authz.From(ctx), false
 	if o.Affinity != nil {
 		o.Spec.Affinity = o.Affinity
@@ -154,7 +155,7 @@ func (r *Room) newRun(ctx context.Context, p *pipeline, o runOrder) (*run, []*jo
 		if len(pj.Compensate) > 0 {
 			out.Steps[name] = pj.Compensate
 		}
-		j := r.memberJob(out, name, p.jobSpec(name, o.Env, out.ID), len(pj.Needs) > 0, now)
+		j := r.memberJob(out, name, p.jobSpec(name, o.Env, out), len(pj.Needs) > 0, now)
 		jobs = append(jobs, j)
 		out.Jobs = append(out.Jobs, Member{Name: name, Job: j.ID, Needs: pj.Needs})
 	}
@@ -190,7 +191,7 @@ func (r *Room) begin(tx *sqldb.Tx, jobs []*job, now time.Time) error {
 }
 
 // jobSpec returns the specification of a pipeline's job within a run.
-func (p *pipeline) jobSpec(name string, env map[string]string, id ident.Run) spec.Job {
+func (p *pipeline) jobSpec(name string, env map[string]string, in *run) spec.Job {
 	s := p.Spec.Jobs[name].Job.Normal()
 	merged := maps.Clone(p.Spec.Env)
 	if merged == nil {
@@ -201,18 +202,16 @@ func (p *pipeline) jobSpec(name string, env map[string]string, id ident.Run) spe
 	if s.Env = merged; len(merged) == 0 {
 		s.Env = nil
 	}
-	artifacts := make([]spec.Artifact, len(s.Artifacts))
-	for i, a := range s.Artifacts {
-		if a.Repository == "" {
-			a.Repository = p.Spec.Name
-		}
-		if a.Version == "" {
-			a.Version = string(id)
-		}
-		artifacts[i] = a
-	}
-	if s.Artifacts = artifacts; len(artifacts) == 0 {
-		s.Artifacts = nil
-	}
+	s.Artifacts = p.artifacts(name, in)
 	return s
+}
+
+// artifacts returns what a job keeps in the current try of a run.
+func (p *pipeline) artifacts(name string, in *run) []spec.Artifact {
+	out := slices.Clone(p.Spec.Jobs[name].Artifacts)
+	for i := range out {
+		out[i].Repository = cmp.Or(out[i].Repository, p.Spec.Name)
+		out[i].Version = cmp.Or(out[i].Version, in.version())
+	}
+	return out
 }

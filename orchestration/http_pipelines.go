@@ -20,6 +20,9 @@ type (
 		ID   ident.Pipeline `json:"pipeline_id,omitempty" maxLength:"128" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]*$" doc:"Made by the platform unless given"`
 		Spec spec.Pipeline  `json:"spec"`
 	}
+	pipelineVersion struct {
+		Spec spec.Pipeline `json:"spec"`
+	}
 	pipelineReply struct {
 		Status   int
 		Location string `header:"Location"`
@@ -55,9 +58,7 @@ func (r *Room) pipelineRoutes(api huma.API) {
 	})
 	huma.Register(api, operation(http.MethodPut, "/pipelines/{id}", "update-pipeline", "Make a new version of a pipeline", "pipelines"), func(ctx context.Context, in *struct {
 		PathID
-		Body struct {
-			Spec spec.Pipeline `json:"spec"`
-		}
+		Body pipelineVersion
 	}) (*pipelineReply, error) {
 		return r.updatePipeline(ctx, in.ID, in.Body.Spec)
 	})
@@ -67,12 +68,18 @@ func pipelineResource(p *pipeline) authz.Resource {
 	return authz.Resource{Type: "Pipeline", ID: string(p.ID), Tenant: p.Tenant, Attrs: map[string]any{"owner": p.Owner, "environment": ""}}
 }
 
-func pipelineFaults(s spec.Pipeline) error {
-	faults := s.Validate()
-	if faults == nil {
-		return nil
+// Resolve says what is wrong with an order, besides what its schema knows.
+func (o *pipelineOrder) Resolve(huma.Context) []error {
+	out := httpapi.Faults("body.spec", o.Spec.Validate())
+	if o.ID != "" && !ident.Valid(string(o.ID)) {
+		out = append(out, httpapi.Faults("body", []spec.Fault{{Path: "pipeline_id", Message: "want 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit"}})...)
 	}
-	return httpapi.Invalid("body.spec", faults)
+	return out
+}
+
+// Resolve says what is wrong with a new version, besides what its schema knows.
+func (v *pipelineVersion) Resolve(huma.Context) []error {
+	return httpapi.Faults("body.spec", v.Spec.Validate())
 }
 
 func insertPipeline(tx *sqldb.Tx, p *pipeline, hash []byte) error {
@@ -118,12 +125,6 @@ func (r *Room) readPipeline(ctx context.Context, id string, version int) (*pipel
 
 // createPipeline makes the first version; the same again answers the newest.
 func (r *Room) createPipeline(ctx context.Context, o pipelineOrder) (*pipelineReply, error) {
-	if o.ID != "" && !ident.Valid(string(o.ID)) {
-		return nil, httpapi.Invalid("body", []spec.Fault{{Path: "pipeline_id", Message: "want 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit"}})
-	}
-	if err := pipelineFaults(o.Spec); err != nil {
-		return nil, err
-	}
 	who := authz.From(ctx)
 	p := &pipeline{Pipeline{ID: o.ID, Tenant: who.Tenant, Version: 1, Name: o.Spec.Name, Spec: o.Spec, Owner: who.Sub, Created: r.cfg.Now().UTC()}}
 	if p.ID == "" {
@@ -165,9 +166,6 @@ func (r *Room) createPipeline(ctx context.Context, o pipelineOrder) (*pipelineRe
 func (r *Room) updatePipeline(ctx context.Context, id string, s spec.Pipeline) (*pipelineReply, error) {
 	p, err := r.readPipeline(ctx, id, 0)
 	if err != nil {
-		return nil, err
-	}
-	if err := pipelineFaults(s); err != nil {
 		return nil, err
 	}
 	answer, err := r.gate.Ask(ctx, "Pipeline::update", pipelineResource(p), nil)

@@ -320,11 +320,12 @@ func (r *Room) retryRun(ctx context.Context, id string) (*runReply, error) {
 		if err != nil {
 			return err
 		}
+		x.Attempts++
 		jobs, err := r.renew(tx, x, all, now)
 		if err != nil {
 			return err
 		}
-		x.State, x.Finished, x.Undoing, x.Attempts = Pending, nil, nil, x.Attempts+1
+		x.State, x.Finished, x.Undoing = Pending, nil, nil
 		began = len(jobs)
 		if err := saveRun(tx, x); err != nil {
 			return err
@@ -350,6 +351,10 @@ func (r *Room) renew(tx *sqldb.Tx, x *run, all map[ident.Job]*job, now time.Time
 	for _, u := range x.Undoing {
 		undone[u.Name] = true
 	}
+	p := &pipeline{}
+	if err := decode(tx.QueryRow(`SELECT spec FROM pipeline WHERE tenant = $1 AND id = $2 AND version = $3`, string(x.Tenant), string(x.Pipeline), x.Version), p); err != nil {
+		return nil, err
+	}
 	again := rerun(x.Jobs, states, undone)
 	var out []*job
 	for i, m := range x.Jobs {
@@ -361,7 +366,9 @@ func (r *Room) renew(tx *sqldb.Tx, x *run, all map[ident.Job]*job, now time.Time
 		for _, need := range m.Needs {
 			waits = waits || again[need]
 		}
-		j := r.memberJob(x, m.Name, old.Spec, waits, now)
+		s := old.Spec
+		s.Artifacts = p.artifacts(m.Name, x)
+		j := r.memberJob(x, m.Name, s, waits, now)
 		j.RetryOf, old.RetriedBy = old.ID, j.ID
 		if err := r.known.save(tx, old, now); err != nil {
 			return nil, err

@@ -72,7 +72,7 @@ type Step struct {
 	Message    string     `json:"message,omitempty"`
 	Started    *time.Time `json:"started_at,omitempty"`
 	Finished   *time.Time `json:"finished_at,omitempty"`
-	DurationMS int64      `json:"duration_ms,omitempty"`
+	DurationMS *int64     `json:"duration_ms,omitempty" doc:"Once it has ended"`
 }
 
 // The states of a step.
@@ -191,7 +191,7 @@ func (j *job) stepEnded(index, try int, exec ident.Exec, state string, r spec.Ex
 	began := at.Add(-time.Duration(ms) * time.Millisecond)
 	next := Step{
 		ID: s.ID, Name: s.Name, State: state, Exec: exec, Try: try, Started: &began, Finished: &at,
-		DurationMS: ms, Code: code, Message: message,
+		DurationMS: &ms, Code: code, Message: message,
 	}
 	if s.Exec == exec && s.Started != nil {
 		next.Started = s.Started
@@ -261,7 +261,7 @@ func (j *job) again(now time.Time, f Failure, backoff func(int) time.Duration) (
 	})
 	j.Failure, j.Finished = &f, nil
 	j.Attempts++
-	j.RetryAt = now.Add(wait)
+	j.RetryAt = now.Add(wait).Truncate(time.Millisecond) // as its row has it
 	j.Node, j.Worker, j.Address, j.Started = "", "", "", nil
 	for i, s := range j.Steps {
 		j.Steps[i] = Step{ID: s.ID, Name: s.Name, State: stepPending}

@@ -118,9 +118,12 @@ func (r *Room) change(ctx context.Context, t ident.Tenant, id ident.Job, fn func
 	if id == "" { // of a worker that has none
 		return nil
 	}
-	var ended, begun int
+	var (
+		ended, begun int
+		due          bool // earlier than the reconciler thinks, it may be
+	)
 	err := r.db.Write(ctx, func(tx *sqldb.Tx) error {
-		ended, begun = 0, 0
+		ended, begun, due = 0, 0, false
 		now := r.cfg.Now().UTC()
 		j, err := r.known.load(tx, t, id)
 		if errors.Is(err, errAbsent) {
@@ -134,6 +137,7 @@ func (r *Room) change(ctx context.Context, t ident.Tenant, id ident.Job, fn func
 		if err != nil {
 			return err
 		}
+		due = !j.RetryAt.IsZero()
 		if err := r.known.save(tx, j, now); err != nil {
 			return err
 		}
@@ -154,10 +158,14 @@ func (r *Room) change(ctx context.Context, t ident.Tenant, id ident.Job, fn func
 	if errors.Is(err, errNothing) {
 		return nil
 	}
-	if err == nil {
-		r.live.Add(int64(begun - ended))
+	if err != nil {
+		return err
 	}
-	return err
+	r.live.Add(int64(begun - ended))
+	if due { // not before the commit: the reconciler would read what was due before
+		r.wake()
+	}
+	return nil
 }
 
 // fits says how the attempt that a fact is about stands to the job's: a late one
@@ -229,7 +237,6 @@ func (r *Room) workerGone(ctx context.Context, e event.Event, id ident.Job, atte
 		}
 		if j.State == Pending && attempt < j.Attempts && !j.RetryAt.IsZero() {
 			if j.RetryAt.After(now) {
-				r.wake()
 				return nil, nil
 			}
 			return []event.Event{j.request(now)}, nil
@@ -240,7 +247,6 @@ func (r *Room) workerGone(ctx context.Context, e event.Event, id ident.Job, atte
 		if j.State == Pending {
 			return nil, bus.ErrLater // its assignment is not heard of yet
 		}
-		defer r.wake()
 		return j.lose(now, reason, backoff(j.Spec.RetryBackoffMS))
 	})
 }
@@ -286,7 +292,6 @@ func (r *Room) stepFailed(ctx context.Context, e event.Event, d event.StepFault)
 		if j.State != Running || !d.Last {
 			return nil, nil
 		}
-		defer r.wake()
 		wait := backoff(j.Spec.RetryBackoffMS)
 		if d.Code == "lost" {
 			return j.lose(now, d.Message, wait)

@@ -58,6 +58,16 @@ func (r *run) about(twist string, now time.Time) event.About {
 	return event.About{Tenant: r.Tenant, Key: string(r.ID), Twist: twist, Correlation: r.Correlation, TraceParent: r.Trace, At: now}
 }
 
+// version is what artifacts bear that were given none: each try of a run has its
+// own, for what it makes is seldom what the try before has made.
+func (r *run) version() string {
+	if r.Attempts == 1 {
+		return string(r.ID)
+	}
+	n := "." + strconv.Itoa(r.Attempts)
+	return string(r.ID[:min(len(r.ID), ident.MaxLen-len(n))]) + n
+}
+
 func (r *run) moved() event.RunMoved {
 	return event.RunMoved{Run: r.ID, Pipeline: r.Pipeline, Version: r.Version, State: string(r.State), Attempt: r.Attempts}
 }

@@ -134,7 +134,7 @@ func (j *job) due(now time.Time) time.Time {
 	if j.State == Pending && !j.RetryAt.IsZero() && j.Occupied == 0 && j.RetryAt.After(now) {
 		return j.RetryAt
 	}
-	return now.Add(staleAfter << min(j.Round, 5))
+	return now.Add(staleAfter << min(j.Round, 5)).Truncate(time.Millisecond) // as its row has it
 }
 
 func (k *known) insert(tx *sqldb.Tx, j *job, hash []byte, now time.Time) error {

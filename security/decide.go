@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -40,8 +41,28 @@ func (r *Room) Decide(ctx context.Context, q authz.Question) (a authz.Answer) {
 		}
 		a.DecisionID = id
 		a.Event = authz.Said(q, a, r.cfg.Now())
+		r.record(ctx, q, a)
 	}()
 	return r.policies.decide(q)
+}
+
+// record writes a decision into the log: what is denied, someone will ask about.
+func (r *Room) record(ctx context.Context, q authz.Question, a authz.Answer) {
+	level := slog.LevelInfo
+	if a.Permit {
+		level = slog.LevelDebug
+	}
+	if !r.cfg.Log.Enabled(ctx, level) {
+		return
+	}
+	fields := []slog.Attr{
+		slog.String(observe.FieldTenant, string(q.Principal.Tenant)), slog.String("principal", q.Principal.Sub),
+		observe.Decided(q.Resource.Type+"::"+q.Resource.ID, q.Action, a.Permit), slog.String("decision_id", string(a.DecisionID)),
+	}
+	if !a.Permit {
+		fields = append(fields, slog.String(observe.FieldError, a.Reason))
+	}
+	r.cfg.Log.LogAttrs(ctx, level, "decided", fields...)
 }
 
 func deny(format string, args ...any) authz.Answer {

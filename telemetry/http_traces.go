@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"strconv"
@@ -24,16 +25,16 @@ type tracesIn struct {
 }
 
 type spanBody struct {
-	TraceID    string            `json:"trace_id"`
-	SpanID     string            `json:"span_id"`
-	Parent     string            `json:"parent_span_id,omitempty"`
-	Name       string            `json:"name"`
-	Service    string            `json:"service"`
-	Start      time.Time         `json:"start"`
-	End        time.Time         `json:"end"`
-	DurationMS float64           `json:"duration_ms"`
-	Error      string            `json:"error,omitempty"`
-	Attributes map[string]string `json:"attributes"`
+	TraceID    string         `json:"trace_id"`
+	SpanID     string         `json:"span_id"`
+	Parent     string         `json:"parent_span_id,omitempty"`
+	Name       string         `json:"name"`
+	Service    string         `json:"service"`
+	Start      time.Time      `json:"start"`
+	End        time.Time      `json:"end"`
+	DurationMS float64        `json:"duration_ms"`
+	Error      string         `json:"error,omitempty"`
+	Attributes map[string]any `json:"attributes" doc:"Texts; duration, in milliseconds, and value are numbers"`
 }
 
 type tracesOut struct {
@@ -116,12 +117,16 @@ func (r *Room) chunks(ctx context.Context, t ident.Tenant, in *tracesIn, after i
 }
 
 func show(s event.Span) spanBody {
-	if s.Attributes == nil {
-		s.Attributes = map[string]string{}
+	attrs := make(map[string]any, len(s.Attributes))
+	for k, v := range s.Attributes {
+		attrs[k] = v
+		if n, err := strconv.ParseFloat(v, 64); err == nil && (k == "duration" || k == "value") && !math.IsInf(n, 0) && !math.IsNaN(n) {
+			attrs[k] = n
+		}
 	}
 	return spanBody{
 		TraceID: s.TraceID, SpanID: s.SpanID, Parent: s.ParentSpanID, Name: s.Name, Service: s.Service, Start: s.Start, End: s.End,
-		DurationMS: float64(s.End.Sub(s.Start).Microseconds()) / 1000, Error: s.Error, Attributes: s.Attributes,
+		DurationMS: float64(s.End.Sub(s.Start).Microseconds()) / 1000, Error: s.Error, Attributes: attrs,
 	}
 }
 

@@ -369,3 +369,15 @@ func manyTags() map[string]string {
 	}
 	return out
 }
+
+// TestNumbersAreShownAsNumbers shows the attributes of a span that are numbers, and
+// those that only look like it.
+func TestNumbersAreShownAsNumbers(t *testing.T) {
+	s := show(event.Span{Attributes: map[string]string{"duration": "12", "value": "0.5", "job_id": "7"}})
+	if s.Attributes["duration"] != 12.0 || s.Attributes["value"] != 0.5 || s.Attributes["job_id"] != "7" {
+		t.Errorf("%v", s.Attributes)
+	}
+	if s := show(event.Span{Attributes: map[string]string{"value": "+Inf"}}); s.Attributes["value"] != "+Inf" {
+		t.Errorf("%v", s.Attributes)
+	}
+}

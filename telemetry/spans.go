@@ -132,7 +132,7 @@ func (r *Room) told(chunks []*chunk) []event.Event {
 			all = all[len(part):]
 			id := r.cfg.IDs("spn")
 			out = append(out, event.TraceSpans.Event(
-				event.About{Tenant: t, Key: id, Correlation: id, At: r.cfg.Now()},
+				event.About{Tenant: t, Key: id, Correlation: id, TraceParent: "00-" + part[0].TraceID + "-" + part[0].SpanID + "-01", At: r.cfg.Now()},
 				event.Trace{Context: part[0].TraceContext, Spans: part}))
 		}
 	}

@@ -72,7 +72,7 @@ func (r *Room) visible(ctx context.Context, id string) (*worker, error) {
 }
 
 // create makes a worker without a job: for POST /exec, until it is deleted or
-// nobody called it for an hour.
+// nobody ran anything on it for as long as [lone].
 func (r *Room) create(ctx context.Context, in *struct{ Body workerOrder }) (*workerReply, error) {
 	o := in.Body
 	p := authz.From(ctx)

@@ -54,7 +54,7 @@ func (r *Room) assigned(ctx context.Context, e event.Event, a event.Assignment) 
 	if a.Attempt == 0 { // asked for by POST /schedule: nobody runs steps on it by itself
 		ttl = lone
 	}
-	spanned, end := observe.CreateWorker(ctx, w.Tenant, w.Job, w.Provider, w.Runtime.Image)
+	spanned, end := observe.CreateWorker(ctx, w.Tenant, w.Job, w.Provider, w.runtime())
 	err = r.make(spanned, w, ttl)
 	end(err)
 	if err != nil {

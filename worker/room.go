@@ -22,7 +22,7 @@ import (
 
 const (
 	lease      = 30 * time.Second   // an agent ends itself when nobody called for so long
-	lone       = time.Hour          // the lease of a worker without a job
+	lone       = 5 * time.Minute    // the lease of a worker that someone asked for by hand
 	certTTL    = 8 * 24 * time.Hour // longer than the longest job
 	grace      = 5 * time.Second    // between TERM and KILL
 	createTime = 20 * time.Second   // for one try at making a worker

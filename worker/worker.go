@@ -91,6 +91,19 @@ func of(e event.Event, a event.Assignment, now time.Time) *worker {
 	}
 }
 
+// runtime says in short what the worker is made of; a provider may know no image.
+func (w *worker) runtime() string {
+	l := w.Runtime.Limits
+	s := fmt.Sprintf("cpu_m=%d memory_mb=%d", l.CPUm, l.MemoryMB)
+	if l.GPU > 0 {
+		s += fmt.Sprintf(" gpu=%d", l.GPU)
+	}
+	if l.IO > 0 {
+		s += fmt.Sprintf(" io=%d", l.IO)
+	}
+	return strings.TrimSpace(w.Runtime.Image + " " + s)
+}
+
 func (w *worker) over() bool { return w.State == Terminated || w.State == Failed }
 
 func (w *worker) made() provider.Made {

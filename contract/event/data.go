@@ -144,7 +144,7 @@ type JobStart struct {
 // StepBegin says that a step's process runs.
 type StepBegin struct {
 	Step    ident.Step `json:"step_id"`
-	Job     ident.Job  `json:"job_id"`
+	Job     ident.Job  `json:"job_id"` // of a worker without a job: the worker's id
 	Exec    ident.Exec `json:"exec_id"`
 	Attempt int        `json:"attempt"`
 	Index   int        `json:"index"` // of the step in its job, from 0

@@ -97,7 +97,8 @@ func define[T any](subject, typ, owner string, d Delivery, k Keep, doc string) K
 	return Kind[T]{e}
 }
 
-// About is what an event is about, besides its data.
+// About is what an event is about, besides its data. One without a correlation or a
+// trace gets its own.
 type About struct {
 	Tenant      ident.Tenant
 	Key         string // orders delivery, and with Twist makes the id
@@ -118,10 +119,11 @@ func (k Kind[T]) Event(a About, data T) Event {
 	if a.Twist != "" {
 		id += ":" + a.Twist
 	}
+	why := Cause{a.Correlation, a.TraceParent}.or(ident.Event(id))
 	return Event{
 		SpecVersion: "1.0", ID: ident.Event(id), Source: "/fragua/" + k.Owner, Type: k.Type,
 		Subject: k.Subject, Time: a.At.UTC(), DataContentType: "application/json",
-		CorrelationID: a.Correlation, Tenant: a.Tenant, TraceParent: a.TraceParent, Key: a.Key, Data: raw, said: data,
+		CorrelationID: why.Correlation, Tenant: a.Tenant, TraceParent: why.TraceParent, Key: a.Key, Data: raw, said: data,
 	}
 }
 

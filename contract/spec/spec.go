@@ -81,7 +81,7 @@ type Affinity struct {
 type Artifact struct {
 	Repository string `json:"repository,omitempty" maxLength:"128" doc:"The pipeline's name unless given"`
 	Name       string `json:"name" maxLength:"128" minLength:"1"`
-	Version    string `json:"version,omitempty" maxLength:"128" doc:"The run's id unless given"`
+	Version    string `json:"version,omitempty" maxLength:"128" doc:"The run's id unless given, with the number of its try from the second on"`
 	Path       string `json:"path" maxLength:"4096" minLength:"1" doc:"Within the workspace; a folder is kept as a tar archive"`
 }
 

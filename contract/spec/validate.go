@@ -176,7 +176,7 @@ func env(f *faults, at string, vars map[string]string) {
 		total += len(name) + len(v)
 		switch {
 		case !envName.MatchString(name):
-			f.add(at, "a variable's name is letters, digits and '_', not beginning with a digit")
+			f.add(at+"."+name, "a variable's name is letters, digits and '_', not beginning with a digit")
 		case reserved(name):
 			f.add(at+"."+name, "CI and the names that begin with FRAGUA_ are the platform's own")
 		default:
@@ -207,8 +207,7 @@ func (p Pipeline) Validate() []Fault {
 	for _, name := range slices.Sorted(maps.Keys(p.Jobs)) {
 		j, at := p.Jobs[name], "jobs."+name+"."
 		if !ident.Valid(name) {
-			f.add("jobs", "a job's name is letters, digits, '.', '_' or '-', beginning with a letter or digit")
-			continue
+			f.add("jobs."+name, "a job's name is letters, digits, '.', '_' or '-', beginning with a letter or digit")
 		}
 		j.Job.validate(&f, at)
 		if len(j.Compensate) > 100 {
@@ -229,7 +228,7 @@ func (p Pipeline) Validate() []Fault {
 		f.add("jobs", "%d needs in all; at most %d", edges, MaxEdges)
 		return f
 	}
-	if circle := p.circle(); circle != nil {
+	for _, circle := range p.circles() {
 		f.add("jobs."+circle[0]+".needs", "the jobs wait for each other in a circle: %s", strings.Join(append(circle, circle[0]), " → "))
 	}
 	return f
@@ -268,42 +267,45 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
-// circle returns jobs that need each other in a circle, or nil.
-func (p Pipeline) circle() []string {
+// circles returns jobs that need each other in a circle; no job stands in two of
+// them.
+func (p Pipeline) circles() (found [][]string) {
 	const (
 		entered = 1
 		left    = 2
 	)
-	seen := map[string]int{}
+	seen, told := map[string]int{}, map[string]bool{}
 	var path []string
-	var visit func(string) []string
-	visit = func(name string) []string {
-		switch seen[name] {
-		case left:
-			return nil
-		case entered:
-			return slices.Clone(path[slices.Index(path, name):])
-		}
+	var visit func(string)
+	visit = func(name string) {
 		seen[name] = entered
 		path = append(path, name)
 		for _, need := range p.Jobs[name].Needs {
-			if _, ok := p.Jobs[need]; !ok {
-				continue
-			}
-			if c := visit(need); c != nil {
-				return c
+			_, known := p.Jobs[need]
+			switch {
+			case !known || seen[need] == left:
+			case seen[need] == 0:
+				visit(need)
+			default:
+				circle := slices.Clone(path[slices.Index(path, need):])
+				if slices.ContainsFunc(circle, func(n string) bool { return told[n] }) {
+					continue
+				}
+				for _, n := range circle {
+					told[n] = true
+				}
+				found = append(found, circle)
 			}
 		}
 		path = path[:len(path)-1]
 		seen[name] = left
-		return nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Jobs)) {
-		if c := visit(name); c != nil {
-			return c
+		if seen[name] == 0 {
+			visit(name)
 		}
 	}
-	return nil
+	return found
 }
 
 // Normal returns j with its defaults filled in, and its command as a step.

@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -37,7 +39,10 @@ func Main(_ []string, log *slog.Logger) int {
 		fmt.Fprintln(os.Stderr, "fragua agent is started by fragua serve, and has no use by itself")
 		return 2
 	}
-	syscall.CloseOnExec(controlFD)
+	if err := keepToItself(); err != nil {
+		log.Error("what the server had open stays open for steps", "error", err)
+		return 1
+	}
 	// What a step leaves behind becomes this process's child, and is ended by it.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		log.Error("not a subreaper", "error", err)
@@ -62,6 +67,25 @@ func Main(_ []string, log *slog.Logger) int {
 		return 1
 	}
 	return a.obey()
+}
+
+// keepToItself keeps steps from inheriting what is open here, or was where the
+// server was started.
+func keepToItself() error {
+	err := unix.CloseRange(controlFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	if !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	open, err := os.ReadDir("/proc/self/fd") // a kernel before 5.11
+	if err != nil {
+		return err
+	}
+	for _, e := range open {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd >= controlFD {
+			syscall.CloseOnExec(fd)
+		}
+	}
+	return nil
 }
 
 // agent is this process.

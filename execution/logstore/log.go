@@ -6,14 +6,14 @@ import (
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
-
-	"fragua.dev/fragua/contract/logframe"
 )
 
 // log is one log as readers see it: chunks in a file, and what follows them in
 // memory.
 type log struct {
+	name   key
 	dec    *zstd.Decoder
+	cache  *cache
 	mu     sync.Mutex
 	file   *os.File
 	chunks []chunk
@@ -98,30 +98,16 @@ func (l *log) part(n int64, end func(chunk) int64) (c chunk, frames []byte, ok b
 	i := sort.Search(len(chunks), func(i int) bool { return end(chunks[i]) > n })
 	if i == len(chunks) {
 		c = l.next()
-		frames = append([]byte(nil), l.tail...)
+		frames = l.tail[:len(l.tail):len(l.tail)] // what is there is not changed any more
 		l.mu.Unlock()
 		c.lines, c.bytes = measure(frames)
 		return c, frames, end(c) > n, nil
 	}
 	l.mu.Unlock()
 	c = chunks[i]
-	frames, err = c.frames(file, l.dec)
+	frames, err = l.cache.frames(chunkName{l.name, c.at, c.sum}, func() ([]byte, error) { return c.frames(file, l.dec) })
 	return c, frames, true, err
 }
 
 func endLine(c chunk) int64 { return c.line + c.lines }
 func endText(c chunk) int64 { return c.text + c.bytes }
-
-// textOf returns the text of frames.
-func textOf(frames []byte) []byte {
-	var out []byte
-	for len(frames) > 0 {
-		f, rest, err := logframe.Parse(frames)
-		if err != nil {
-			return out
-		}
-		out = append(out, f.Text...)
-		frames = rest
-	}
-	return out
-}

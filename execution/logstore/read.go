@@ -41,6 +41,10 @@ func (l *log) lines(from int64) iter.Seq2[Line, error] {
 					yield(Line{}, err)
 					return
 				}
+				if frames = rest; at+f.Lines() <= n {
+					at += f.Lines()
+					continue
+				}
 				for text := f.Text; len(text) > 0; at++ {
 					line, more, _ := bytes.Cut(text, []byte{'\n'})
 					text = more
@@ -48,7 +52,6 @@ func (l *log) lines(from int64) iter.Seq2[Line, error] {
 						return
 					}
 				}
-				frames = rest
 			}
 			n = at
 		}
@@ -61,16 +64,23 @@ func (l *log) textAt(line int64) int64 {
 	if !ok || err != nil {
 		return c.text + map[bool]int64{true: 0, false: c.bytes}[ok]
 	}
-	text := textOf(frames)
-	off := 0
-	for n := c.line; n < line; n++ {
-		i := bytes.IndexByte(text[off:], '\n')
-		if i < 0 {
-			return c.text + c.bytes
+	at, off := c.line, c.text
+	for len(frames) > 0 {
+		f, rest, err := logframe.Parse(frames)
+		if err != nil {
+			break
 		}
-		off += i + 1
+		if frames = rest; at+f.Lines() <= line {
+			at, off = at+f.Lines(), off+int64(len(f.Text))
+			continue
+		}
+		for ; at < line; at++ {
+			i := bytes.IndexByte(f.Text, '\n') + 1
+			f.Text, off = f.Text[i:], off+int64(i)
+		}
+		return off
 	}
-	return c.text + int64(off)
+	return c.text + c.bytes
 }
 
 // text is a part of a log's text, as a file.
@@ -78,8 +88,11 @@ type text struct {
 	l          *log
 	from, size int64 // of the part
 	at         int64 // in the part
-	have       []byte
-	haveAt     int64 // in the text
+
+	// Where the last read ended: a frame of a part of the log.
+	part    int64 // where that begins in the text
+	frame   int   // where the frame begins in it,
+	frameAt int64 // and in the text
 }
 
 // Read reads the text on. A chunk that is damaged reads as a line that says so, and
@@ -89,25 +102,61 @@ func (t *text) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	n := t.from + t.at
-	if n < t.haveAt || n >= t.haveAt+int64(len(t.have)) {
-		c, frames, ok, err := t.l.part(n, endText)
-		switch {
-		case !ok:
-			return 0, io.EOF
-		case errors.Is(err, errHole):
-			t.have = bytes.Repeat([]byte{'\n'}, int(c.bytes))
-			copy(t.have, fmt.Sprintf("… %d lines are missing: %v\n", c.lines, err))
-		case err != nil:
-			return 0, err
-		default:
-			t.have = textOf(frames)
-		}
-		t.haveAt = c.text
+	c, frames, ok, err := t.l.part(n, endText)
+	if !ok {
+		return 0, io.EOF
 	}
 	p = p[:min(int64(len(p)), t.size-t.at)]
-	k := copy(p, t.have[n-t.haveAt:])
-	t.at += int64(k)
+	k := 0
+	switch {
+	case errors.Is(err, errHole):
+		k = c.hole(p, n, err)
+	case err != nil:
+		return 0, err
+	default:
+		k = t.copy(p, c, frames, n)
+	}
+	if t.at += int64(k); k == 0 && len(p) > 0 {
+		return 0, io.ErrUnexpectedEOF
+	}
 	return k, nil
+}
+
+// copy copies text of frames, from byte n of the whole text on.
+func (t *text) copy(p []byte, c chunk, frames []byte, n int64) (k int) {
+	if t.part != c.text || t.frameAt < c.text || t.frameAt > n || t.frame > len(frames) {
+		t.part, t.frame, t.frameAt = c.text, 0, c.text
+	}
+	for k < len(p) && t.frame < len(frames) {
+		f, _, err := logframe.Parse(frames[t.frame:])
+		if err != nil {
+			return k
+		}
+		end := t.frameAt + int64(len(f.Text))
+		if n < end {
+			m := copy(p[k:], f.Text[n-t.frameAt:])
+			k, n = k+m, n+int64(m)
+		}
+		if n < end {
+			break
+		}
+		t.frame, t.frameAt = t.frame+logframe.HeaderLen+len(f.Text), end
+	}
+	return k
+}
+
+// hole fills p with what a damaged chunk reads as, from byte n of the whole text on.
+func (c chunk) hole(p []byte, n int64, why error) int {
+	said := fmt.Sprintf("… %d lines are missing: %v\n", c.lines, why)
+	said = said[:min(int64(len(said)), c.bytes)]
+	p = p[:min(int64(len(p)), endText(c)-n)]
+	for i := range p {
+		p[i] = '\n'
+	}
+	if at := n - c.text; at < int64(len(said)) {
+		copy(p, said[at:])
+	}
+	return len(p)
 }
 
 // Seek moves within the part.

@@ -16,6 +16,7 @@ import (
 const (
 	writeTime = 30 * time.Second // a reader that takes nothing for so long is left
 	heartbeat = 15 * time.Second
+	window    = 64 << 10 // bytes of lines that are written at once
 )
 
 // shown is a line as the API writes it.
@@ -131,37 +132,45 @@ var errEnough = errors.New("enough")
 // sendLines writes lines as JSON, each wrapped as the client likes it.
 func (s *Store) sendLines(out *output, r *http.Request, l *log, from, to int64, follow bool, wrap func([]byte, int64, []byte) []byte) {
 	var b []byte
+	// fill takes lines into b, a few at a time: nothing of a chunk is held while a
+	// reader lets us wait.
+	fill := func() (all bool, err error) {
+		for line, err := range l.lines(from) {
+			if err != nil {
+				return false, err
+			}
+			if to > 0 && line.Number > to {
+				return false, errEnough
+			}
+			js, err := json.Marshal(shown{line.Time, line.Stream.String(), readable(line.Text), line.Number})
+			if err != nil {
+				return false, err
+			}
+			b, from = wrap(b, line.Number, js), line.Number+1
+			if len(b) > window {
+				return false, nil
+			}
+		}
+		return true, nil
+	}
 	for {
 		_, over, grown := l.snapshot()
-		err := func() error {
-			for line, err := range l.lines(from) {
-				if err != nil {
-					return err
+		for all := false; !all; {
+			var err error
+			all, err = fill()
+			if len(b) > 0 {
+				if _, err := out.Write(b); err != nil {
+					return
 				}
-				if to > 0 && line.Number > to {
-					return errEnough
-				}
-				js, err := json.Marshal(shown{line.Time, line.Stream.String(), readable(line.Text), line.Number})
-				if err != nil {
-					return err
-				}
-				if b = wrap(b, line.Number, js); len(b) > 64<<10 {
-					if _, err := out.Write(b); err != nil {
-						return err
-					}
-					b = b[:0]
-				}
-				from = line.Number + 1
 			}
-			return nil
-		}()
-		if len(b) > 0 {
-			if _, err := out.Write(b); err != nil {
+			if err != nil {
 				return
 			}
-			b = b[:0]
+			if b = b[:0]; cap(b) > 4*window { // a long line is not typical
+				b = nil
+			}
 		}
-		if err != nil || over || !follow {
+		if over || !follow {
 			return
 		}
 		if out.c.Flush() != nil {

@@ -42,8 +42,26 @@ type Config struct {
 type Store struct {
 	cfg  Config
 	code codec
+	seen *cache
+	read chan struct{} // a place for each reader
 	mu   sync.Mutex
 	live map[key]*Writer
+}
+
+// newLog returns a log that is empty; what is over is not written any more.
+func (s *Store) newLog(k key, over bool) *log {
+	return &log{name: k, dec: s.code.dec, cache: s.seen, over: over, grown: make(chan struct{}), users: 1}
+}
+
+// Reader asks for leave to [Store.Serve] one reader; the caller calls done when
+// that is over. ok is false when there are too many.
+func (s *Store) Reader() (done func(), ok bool) {
+	select {
+	case s.read <- struct{}{}:
+		return func() { <-s.read }, true
+	default:
+		return nil, false
+	}
 }
 
 type key struct {
@@ -60,7 +78,7 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("logstore: %w", err)
 	}
-	return &Store{cfg: cfg, code: code, live: map[key]*Writer{}}, nil
+	return &Store{cfg: cfg, code: code, seen: newCache(), read: make(chan struct{}, maxReaders), live: map[key]*Writer{}}, nil
 }
 
 // Close closes the files of logs that are being written.
@@ -94,7 +112,7 @@ func (s *Store) Writer(t ident.Tenant, e ident.Exec) (*Writer, error) {
 	if w := s.live[k]; w != nil {
 		return w, nil
 	}
-	w := &Writer{store: s, key: k, log: &log{dec: s.code.dec, grown: make(chan struct{})}}
+	w := &Writer{store: s, key: k, log: s.newLog(k, false)}
 	f, err := os.OpenFile(s.file(t, e), os.O_RDWR, 0)
 	switch {
 	case err == nil:
@@ -109,7 +127,6 @@ func (s *Store) Writer(t ident.Tenant, e ident.Exec) (*Writer, error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("logstore: %w", err)
 	}
-	w.log.use()
 	s.live[k] = w
 	return w, nil
 }
@@ -117,8 +134,9 @@ func (s *Store) Writer(t ident.Tenant, e ident.Exec) (*Writer, error) {
 // find returns a log for reading, an empty one if there is none; the caller
 // releases it.
 func (s *Store) find(ctx context.Context, t ident.Tenant, e ident.Exec) (*log, error) {
+	k := key{t, e}
 	s.mu.Lock()
-	w := s.live[key{t, e}]
+	w := s.live[k]
 	if w != nil {
 		w.log.use()
 	}
@@ -130,7 +148,7 @@ func (s *Store) find(ctx context.Context, t ident.Tenant, e ident.Exec) (*log, e
 	err := s.cfg.DB.QueryRow(ctx, `SELECT inline FROM log WHERE tenant = $1 AND exec = $2`, string(t), string(e)).Scan(&inline)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		return &log{dec: s.code.dec, over: true, grown: make(chan struct{}), users: 1}, nil
+		return s.newLog(k, true), nil
 	case err != nil:
 		return nil, fmt.Errorf("logstore: %w", err)
 	case inline != nil:
@@ -138,7 +156,9 @@ func (s *Store) find(ctx context.Context, t ident.Tenant, e ident.Exec) (*log, e
 		if err != nil {
 			return nil, fmt.Errorf("logstore: %w", err)
 		}
-		return &log{dec: s.code.dec, tail: raw, over: true, grown: make(chan struct{}), users: 1}, nil
+		l := s.newLog(k, true)
+		l.tail = raw
+		return l, nil
 	}
 	f, err := os.Open(s.file(t, e))
 	if err != nil {
@@ -148,5 +168,7 @@ func (s *Store) find(ctx context.Context, t ident.Tenant, e ident.Exec) (*log, e
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("logstore: %w", err), f.Close())
 	}
-	return &log{dec: s.code.dec, file: f, chunks: chunks, over: true, grown: make(chan struct{}), users: 1}, nil
+	l := s.newLog(k, true)
+	l.file, l.chunks = f, chunks
+	return l, nil
 }

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"log/slog"
+
+	"fragua.dev/fragua/contract/event"
 )
 
 // call is what is known of a request besides its principal.
@@ -29,21 +31,23 @@ func log(ctx context.Context) *slog.Logger {
 }
 
 // Correlation returns the name that everything said because of this request
-// bears: the caller's own, or a new one. It is empty outside a request.
+// bears: the caller's own, or a new one. Outside a request it is that of the event
+// that another room follows, or empty.
 func Correlation(ctx context.Context) string {
 	if c := of(ctx); c != nil {
 		return c.correlation
 	}
-	return ""
+	return event.CauseOf(ctx).Correlation
 }
 
 // TraceParent returns the W3C trace context of this request: the caller's, or
-// the start of a new trace. It is empty outside a request.
+// the start of a new trace. Outside a request it is that of the event that another
+// room follows, or empty.
 func TraceParent(ctx context.Context) string {
 	if c := of(ctx); c != nil {
 		return c.trace
 	}
-	return ""
+	return event.CauseOf(ctx).TraceParent
 }
 
 // NewTrace returns a trace context that begins here, sampled.

@@ -92,15 +92,7 @@ func retry(status int, after time.Duration, detail string) *Problem {
 func Invalid(at string, faults []spec.Fault) error {
 	p := problem(http.StatusUnprocessableEntity, "the input is not valid")
 	for _, f := range faults {
-		loc := at
-		switch {
-		case f.Path == "":
-		case strings.HasPrefix(f.Path, "["):
-			loc += f.Path
-		default:
-			loc += "." + f.Path
-		}
-		p.add(loc, f.Message)
+		p.add(within(at, f.Path), f.Message)
 	}
 	p.bound()
 	return p
@@ -138,20 +130,7 @@ func newProblem(status int, detail string, errs ...error) huma.StatusError {
 			p.Detail = "the body cannot be read"
 		}
 	}
-	for _, err := range errs {
-		switch d := err.(type) {
-		case nil:
-		case huma.ErrorDetailer:
-			f := d.ErrorDetail()
-			if at, message, ok := strings.Cut(f.Message, mark); ok {
-				p.add(at, message)
-			} else {
-				p.add(f.Location, f.Message)
-			}
-		default:
-			p.add("", err.Error())
-		}
-	}
+	p.told(errs)
 	p.bound()
 	return p
 }

@@ -51,7 +51,7 @@ func Schema() []byte {
 		"artifact": object(artifactForm, schema{
 			"name":       about(ref("name"), "What it is called"),
 			"path":       schema{"type": "string", "minLength": 1, "maxLength": 4096, "pattern": "^[^/]", "description": "Within the workspace; a folder is kept as a tar archive"},
-			"version":    about(ref("name"), "The run's id unless given"),
+			"version":    about(ref("name"), "The run's id unless given, with the number of its try from the second on"),
 			"repository": about(ref("name"), "The pipeline's name unless given"),
 		}, "name", "path"),
 		"source": object(sourceForm, schema{"repository": ref("name"), "name": ref("name"), "version": ref("name")}, "repository", "name", "version"),

@@ -190,3 +190,86 @@ func TestCancelledRunEndsEverything(t *testing.T) {
 		}
 	})
 }
+
+// TestRetryKeepsArtifactsUnderVersionsOfTheirOwn looks at what jobs of a run are
+// told to keep, before and after the run is tried again.
+func TestRetryKeepsArtifactsUnderVersionsOfTheirOwn(t *testing.T) {
+	world(t, t.TempDir(), func(h *house) {
+		a := undoable(do("100ms", "ok"), "ok")
+		b := do("100ms", "fail", "a")
+		b["artifacts"] = []map[string]any{{"name": "left", "path": "x"}, {"name": "given", "version": "1.0", "repository": "r", "path": "x"}}
+		id := h.start(map[string]any{"name": "p", "jobs": map[string]any{"a": a, "b": b}})
+		for _, version := range []string{id, id + ".2", id + ".3"} {
+			v := h.await(id)
+			var j struct {
+				Spec struct {
+					Artifacts []struct{ Repository, Version string }
+				}
+			}
+			if code := h.call("GET", "/jobs/"+v.Jobs[1].Job, nil, &j); code != 200 {
+				t.Fatalf("GET /jobs: %d", code)
+			}
+			if kept := fmt.Sprint(j.Spec.Artifacts); kept != "[{p "+version+"} {r 1.0}]" {
+				t.Errorf("%s, want %s", kept, version)
+			}
+			if code := h.call("POST", "/runs/"+id+"/retry", nil, nil); code != 200 {
+				t.Fatalf("retry: %d", code)
+			}
+		}
+		h.await(id)
+	})
+}
+
+// TestShortBackoffIsKept has jobs fail that are tried again at once: nothing waits
+// for the next round of a reconciler.
+func TestShortBackoffIsKept(t *testing.T) {
+	world(t, t.TempDir(), func(h *house) {
+		for i := range 20 {
+			job := do("10ms", "fail")
+			job["retries"], job["retry_backoff_ms"] = 1, 100
+			id := h.start(map[string]any{"name": "p", "jobs": map[string]any{"a": job}})
+			v := h.await(id)
+			var j struct {
+				Attempts int       `json:"attempts"`
+				Created  time.Time `json:"created_at"`
+				Finished time.Time `json:"finished_at"`
+			}
+			if code := h.call("GET", "/jobs/"+v.Jobs[0].Job, nil, &j); code != 200 {
+				t.Fatalf("GET /jobs: %d", code)
+			}
+			if took := j.Finished.Sub(j.Created); j.Attempts != 2 || took > time.Second {
+				t.Errorf("job %d: %d attempts in %v", i, j.Attempts, took)
+			}
+		}
+	})
+}
+
+// TestPlaceThatNobodyUsesComesBack asks for a place for a job that never comes, and
+// goes away.
+func TestPlaceThatNobodyUsesComesBack(t *testing.T) {
+	world(t, t.TempDir(), func(h *house) {
+		if code := h.call("POST", "/schedule", map[string]any{"job_id": "nobody", "resources": map[string]any{"cpu_m": 500}}, nil); code != 201 {
+			t.Fatalf("schedule: %d", code)
+		}
+		taken := func() (n int) {
+			var nodes struct {
+				Items []struct{ Assignments int }
+			}
+			if code := h.call("GET", "/nodes", nil, &nodes); code != 200 {
+				t.Fatalf("nodes: %d", code)
+			}
+			for _, node := range nodes.Items {
+				n += node.Assignments
+			}
+			return n
+		}
+		time.Sleep(time.Minute)
+		if n := taken(); n != 1 {
+			t.Errorf("%d places are taken after a minute", n)
+		}
+		time.Sleep(6 * time.Minute)
+		if n := taken(); n != 0 {
+			t.Errorf("%d places are taken after seven minutes", n)
+		}
+	})
+}

@@ -143,6 +143,30 @@ func TestAWorkerIsAdoptedAfterARestart(t *testing.T) {
 	}
 }
 
+// TestStepsInheritNothing has this process leave a file open for its children, and
+// looks at what a step has open.
+func TestStepsInheritNothing(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "inherited")
+	if err := os.WriteFile(secret, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := syscall.Open(secret, syscall.O_RDONLY, 0) // without O_CLOEXEC
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	b := providertest.NewBench(t, open(t, t.TempDir()))
+	c, _, err := b.Make("wrk_1", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, text, err := b.Run(c, agentapi.ExecRequest{Exec: "exe_1", Command: []string{"/bin/sh", "-c", "for f in /proc/self/fd/*; do readlink $f; done; true"}})
+	if err != nil || !strings.Contains(text, "/dev/null") || strings.Contains(text, "inherited") {
+		t.Errorf("%v, a step has open:\n%s", err, text)
+	}
+}
+
 func BenchmarkTrueJob(b *testing.B) {
 	for _, at := range []int{1, 2, 8} {
 		b.Run(fmt.Sprintf("at=%d", at), func(b *testing.B) {

@@ -1,0 +1,368 @@
+package execution
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"fragua.dev/fragua/contract/agentapi"
+	"fragua.dev/fragua/contract/authz"
+	"fragua.dev/fragua/contract/event"
+	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/contract/spec"
+	"fragua.dev/fragua/execution/agentclient"
+	"fragua.dev/fragua/internal/httpapi"
+	"fragua.dev/fragua/internal/sqldb"
+)
+
+// permit lets everyone do everything: who may is not what is tested here.
+type permit struct{}
+
+func (permit) Decide(context.Context, authz.Question) authz.Answer { return authz.Answer{Permit: true} }
+
+// worker is an agent in memory. Its executions go on until they are let go.
+type worker struct {
+	mu      sync.Mutex
+	asked   []agentapi.ExecRequest
+	renewed int
+	over    map[ident.Exec]chan struct{}
+	file    func(ctx context.Context) (io.ReadCloser, string, error)
+}
+
+func newWorker() *worker { return &worker{over: map[ident.Exec]chan struct{}{}} }
+
+// ending returns what is closed when an execution ends; w.mu is held.
+func (w *worker) ending(id ident.Exec) chan struct{} {
+	if w.over[id] == nil {
+		w.over[id] = make(chan struct{})
+	}
+	return w.over[id]
+}
+
+// end ends an execution, also one that has not begun yet.
+func (w *worker) end(id ident.Exec) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	close(w.ending(id))
+}
+
+func (w *worker) requests() []agentapi.ExecRequest {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]agentapi.ExecRequest(nil), w.asked...)
+}
+
+func (w *worker) Exec(_ context.Context, r agentapi.ExecRequest) (agentapi.Exec, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !slices.ContainsFunc(w.asked, func(q agentapi.ExecRequest) bool { return q.Step == r.Step }) {
+		w.asked = append(w.asked, r)
+	}
+	return agentapi.Exec{Exec: r.Exec, Step: r.Step, State: agentapi.Started, Started: time.Now()}, nil
+}
+
+func (w *worker) wait(ctx context.Context, id ident.Exec) error {
+	w.mu.Lock()
+	over := w.ending(id)
+	w.mu.Unlock()
+	select {
+	case <-over:
+		return nil
+	case <-ctx.Done():
+		return errors.Join(agentclient.ErrUnreachable, ctx.Err())
+	}
+}
+
+func (w *worker) Complete(ctx context.Context, r agentapi.CompleteRequest) (agentapi.Exec, error) {
+	err := w.wait(ctx, r.Exec)
+	return agentapi.Exec{Exec: r.Exec, State: agentapi.Completed, Started: time.Now(), Finished: time.Now()}, err
+}
+
+func (w *worker) Logs(ctx context.Context, id ident.Exec, _ int64) (io.ReadCloser, error) {
+	return io.NopCloser(bytes.NewReader(nil)), w.wait(ctx, id)
+}
+
+func (w *worker) Cancel(context.Context, agentapi.CancelRequest) (agentapi.Exec, error) {
+	return agentapi.Exec{}, nil
+}
+func (w *worker) Workspace(context.Context, io.Reader) error { return nil }
+func (w *worker) File(ctx context.Context, _ string) (io.ReadCloser, string, error) {
+	return w.file(ctx)
+}
+func (w *worker) Lease(context.Context) (agentapi.LeaseReply, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.renewed++
+	return agentapi.LeaseReply{}, nil
+}
+func (w *worker) Close() error { return nil }
+
+// bench is a room, and the worker that all its calls reach.
+type bench struct {
+	*Room
+	t   *testing.T
+	w   *worker
+	mux *http.ServeMux
+
+	mu   sync.Mutex
+	said []event.Event
+	news chan struct{} // something was said
+}
+
+func newBench(t *testing.T, change func(*Config)) *bench {
+	b := &bench{t: t, w: newWorker(), mux: http.NewServeMux(), news: make(chan struct{}, 1)}
+	cfg := Config{
+		Now: time.Now, IDs: ident.NewSource(time.Now), Log: slog.New(slog.DiscardHandler), Decider: permit{},
+		Dial: func(string, ident.Tenant, ident.Worker) Agent { return b.w },
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	if cfg.Dir == "" {
+		cfg.Dir = t.TempDir()
+	}
+	r, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	b.Room = r
+	r.DB().OnCommit(func(rows []sqldb.Row) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for _, row := range rows {
+			b.said = append(b.said, row.Event)
+		}
+		select {
+		case b.news <- struct{}{}:
+		default:
+		}
+	})
+	r.Routes(httpapi.New(b.mux, "test"))
+	return b
+}
+
+// hear waits until an event of a kind was said.
+func (b *bench) hear(subject string) event.Event {
+	b.t.Helper()
+	late := time.After(10 * time.Second)
+	for {
+		b.mu.Lock()
+		for _, e := range b.said {
+			if e.Subject == subject {
+				b.mu.Unlock()
+				return e
+			}
+		}
+		b.mu.Unlock()
+		select {
+		case <-b.news:
+		case <-late:
+			b.t.Fatalf("nobody said %s", subject)
+		}
+	}
+}
+
+// start lets a job of one step begin.
+func (b *bench) start(job spec.Job) {
+	b.t.Helper()
+	d := event.JobStart{Job: "job_1", Worker: "wrk_1", Attempt: 1, Address: "here", Spec: job.Normal(), Steps: []ident.Step{"stp_1"},
+		Deadline: time.Now().Add(time.Duration(job.Normal().TimeoutMS) * time.Millisecond)}
+	e := event.JobStarted.Event(event.About{Tenant: "acme", Key: "job_1", Twist: "1", Correlation: "cor", At: time.Now()}, d)
+	if err := b.started(b.t.Context(), e, d); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) call(path string, in, out any) int {
+	b.t.Helper()
+	body, err := json.Marshal(in)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	r := httptest.NewRequest(http.MethodPost, path, bytes.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
+	cause := event.Because(r.Context(), event.Cause{Correlation: "asked", TraceParent: "traced"})
+	r = r.WithContext(authz.With(cause, authz.Principal{Sub: "ann", Tenant: "acme"}))
+	w := httptest.NewRecorder()
+	b.mux.ServeHTTP(w, r)
+	if w.Code < 300 && out != nil {
+		if err := json.Unmarshal(w.Body.Bytes(), out); err != nil {
+			b.t.Fatalf("%s: %v", path, err)
+		}
+	}
+	return w.Code
+}
+
+// TestStepOfJobIsNotStartedTwice asks by POST /exec for the step that a job has
+// at work, and for it again when it has ended.
+func TestStepOfJobIsNotStartedTwice(t *testing.T) {
+	b := newBench(t, nil)
+	b.start(spec.Job{Command: []string{"make", "all"}})
+	own := b.hear(event.StepStarted.Subject)
+	began, _ := event.StepStarted.Read(own)
+	same := map[string]any{"step_id": "stp_1", "job_id": "job_1", "command": []string{"make", "all"}}
+	another := map[string]any{"step_id": "stp_1", "job_id": "job_1", "command": []string{"make", "clean"}}
+	for _, when := range []string{"at work", "ended"} {
+		var x Execution
+		if code := b.call("/exec", same, &x); code != http.StatusOK || x.ID != began.Exec || x.Job != "job_1" || x.Step != "stp_1" {
+			t.Errorf("%s, the same: %d %+v", when, code, x)
+		}
+		if code := b.call("/exec", another, nil); code != http.StatusConflict {
+			t.Errorf("%s, another: %d, want 409", when, code)
+		}
+		if code := b.call("/complete", map[string]any{"exec_id": began.Exec, "wait_ms": 1}, &x); code > 202 || x.Job != "job_1" {
+			t.Errorf("%s, /complete: %d %+v", when, code, x)
+		}
+		if n := len(b.w.requests()); n != 1 {
+			t.Fatalf("%s: the worker was asked %d times", when, n)
+		}
+		if when == "at work" {
+			b.w.end(began.Exec)
+			b.hear(event.StepCompleted.Subject)
+		}
+	}
+}
+
+// TestNamesOfJobsAreTheirs keeps POST /exec from taking what a job will need.
+func TestNamesOfJobsAreTheirs(t *testing.T) {
+	b := newBench(t, nil)
+	b.start(spec.Job{Command: []string{"make"}})
+	b.hear(event.StepStarted.Subject)
+	for _, c := range []struct {
+		step, exec string
+		want       int
+	}{
+		{"stp_1.2", "", http.StatusConflict}, // the second try's
+		{"mine", "exe_1_1_2", http.StatusUnprocessableEntity},
+		{"mine", "", http.StatusCreated},
+	} {
+		in := map[string]any{"step_id": c.step, "job_id": "job_1", "command": []string{"ls"}}
+		if c.exec != "" {
+			in["exec_id"] = c.exec
+		}
+		if code := b.call("/exec", in, nil); code != c.want {
+			t.Errorf("%+v: %d", c, code)
+		}
+	}
+}
+
+// shelf keeps artifacts as slowly as they come.
+type shelf struct{}
+
+func (shelf) Keep(_ context.Context, _ ident.Tenant, _ spec.ArtifactRef, r io.Reader) error {
+	_, err := io.Copy(io.Discard, r)
+	return err
+}
+func (shelf) Open(context.Context, ident.Tenant, spec.ArtifactRef) (io.ReadCloser, error) {
+	return nil, errors.New("nothing is kept here")
+}
+
+// endless is a file whose content never comes.
+type endless struct{ ctx context.Context }
+
+func (e endless) Read([]byte) (int, error) {
+	<-e.ctx.Done()
+	return 0, e.ctx.Err()
+}
+func (endless) Close() error { return nil }
+
+// TestTimeoutHoldsForArtifacts ends a job whose artifact cannot be read to its end.
+func TestTimeoutHoldsForArtifacts(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.Keeper = shelf{} })
+	b.w.file = func(ctx context.Context) (io.ReadCloser, string, error) { return endless{ctx}, "file", nil }
+	b.start(spec.Job{Command: []string{"make"}, TimeoutMS: 300, Artifacts: []spec.Artifact{{Name: "app", Path: "app"}}})
+	began, _ := event.StepStarted.Read(b.hear(event.StepStarted.Subject))
+	b.w.end(began.Exec)
+	d, _ := event.StepFailed.Read(b.hear(event.StepFailed.Subject))
+	if d.Code != codeDeadline || !d.Retryable {
+		t.Errorf("%+v", d)
+	}
+}
+
+// TestExecTellsWhatItFollowsFrom runs a command on a worker without a job.
+func TestExecTellsWhatItFollowsFrom(t *testing.T) {
+	b := newBench(t, nil)
+	made := event.WorkerMade{Worker: "wrk_2", Address: "here"}
+	if err := b.lone(t.Context(), event.WorkerCreated.Event(event.About{Tenant: "acme", Key: "wrk_2", At: time.Now()}, made), made); err != nil {
+		t.Fatal(err)
+	}
+	var x Execution
+	if code := b.call("/exec", map[string]any{"step_id": "mine", "worker_id": "wrk_2", "command": []string{"ls"}}, &x); code != http.StatusCreated {
+		t.Fatalf("%d", code)
+	}
+	b.w.end(x.ID)
+	for _, subject := range []string{event.StepStarted.Subject, event.StepCompleted.Subject} {
+		e := b.hear(subject)
+		var d struct {
+			JobID string `json:"job_id"`
+		}
+		if err := json.Unmarshal(e.Data, &d); err != nil {
+			t.Fatal(err)
+		}
+		if e.CorrelationID != "asked" || e.TraceParent != "traced" || e.Tenant != "acme" || d.JobID != "wrk_2" {
+			t.Errorf("%s: %+v", subject, e)
+		}
+	}
+}
+
+// TestTooManyReaders refuses a reader of a log for whom there is no place.
+func TestTooManyReaders(t *testing.T) {
+	b := newBench(t, nil)
+	b.start(spec.Job{Command: []string{"make"}})
+	began, _ := event.StepStarted.Read(b.hear(event.StepStarted.Subject))
+	b.w.end(began.Exec)
+	b.hear(event.StepCompleted.Subject)
+	get := func() *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest(http.MethodGet, "/logs/"+string(began.Exec), nil)
+		b.mux.ServeHTTP(w, r.WithContext(authz.With(r.Context(), authz.Principal{Sub: "ann", Tenant: "acme"})))
+		return w
+	}
+	if w := get(); w.Code != http.StatusOK {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	for {
+		if _, ok := b.logs.Reader(); !ok {
+			break
+		}
+	}
+	if w := get(); w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
+		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
+	}
+}
+
+// TestLongCommandKeepsItsWorker runs a command for longer than a worker lives that
+// nobody calls.
+func TestLongCommandKeepsItsWorker(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(c *Config) { c.Dir = dir })
+		made := event.WorkerMade{Worker: "wrk_2", Address: "here"}
+		if err := b.lone(t.Context(), event.WorkerCreated.Event(event.About{Tenant: "acme", Key: "wrk_2", At: time.Now()}, made), made); err != nil {
+			t.Fatal(err)
+		}
+		var x Execution
+		if code := b.call("/exec", map[string]any{"step_id": "mine", "worker_id": "wrk_2", "command": []string{"sleep", "600"}}, &x); code != http.StatusCreated {
+			t.Fatalf("%d", code)
+		}
+		time.Sleep(10 * time.Minute) // of the bubble's time
+		b.w.end(x.ID)
+		b.hear(event.StepCompleted.Subject)
+		b.w.mu.Lock()
+		defer b.w.mu.Unlock()
+		if b.w.renewed < 50 {
+			t.Errorf("its lease was renewed %d times", b.w.renewed)
+		}
+	})
+}
