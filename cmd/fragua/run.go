@@ -88,12 +88,15 @@ func runCommand() *cobra.Command {
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return runFile(cmd, args, o) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.output, _ = cmd.Flags().GetString("output")
+			return runFile(cmd, args, o)
+		},
 	}
 	f := cmd.Flags()
 	f.StringArrayVar(&o.env, "env", nil, "NAME=VALUE for every job, or NAME to pass this environment's on")
 	f.StringArrayVar(&o.jobs, "job", nil, "only this job, and what it needs")
-	f.StringVarP(&o.output, "output", "o", "", "json prints one CloudEvent a line, and nothing else on stdout")
+	choice(cmd, "output", "o", "", "json prints one CloudEvent a line, and nothing else on stdout", "json")
 	return cmd
 }
 

@@ -70,6 +70,10 @@ func serveCommand() *cobra.Command {
 // supported says plainly what this version cannot do yet.
 func supported(s Settings, services string) error {
 	switch {
+	case !isAddress(s.Listen):
+		return errors.New("--listen: want HOST:PORT, with a port from 0 to 65535")
+	case s.NATSListen != "" && !isAddress(s.NATSListen):
+		return errors.New("--nats-listen: want HOST:PORT, with a port from 0 to 65535")
 	case services != "all":
 		return errors.New("--services: this version runs all services in one process; leave it at all")
 	case s.Database != "sqlite" && s.Database != "":

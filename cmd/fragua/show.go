@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -22,7 +23,40 @@ type column struct{ head, path string }
 
 // outputFlag adds -o to a command.
 func outputFlag(cmd *cobra.Command) {
-	cmd.Flags().StringP("output", "o", "table", "table, json or yaml")
+	choice(cmd, "output", "o", "table", "table, json or yaml", "table", "json", "yaml")
+}
+
+// choice adds a flag that takes one of a few values, and completes them.
+func choice(cmd *cobra.Command, name, short, value, help string, of ...string) {
+	cmd.Flags().VarP(&oneOf{value, of}, name, short, help)
+	must(cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(of, cobra.ShellCompDirectiveNoFileComp)))
+}
+
+// must is for what fails only when this program is written wrongly.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// oneOf is the value of a flag that takes one of a few.
+type oneOf struct {
+	value string
+	of    []string
+}
+
+func (o *oneOf) String() string { return o.value }
+func (o *oneOf) Type() string   { return "string" }
+func (o *oneOf) Set(s string) error {
+	if !slices.Contains(o.of, s) {
+		last := len(o.of) - 1
+		if last == 0 {
+			return fmt.Errorf("want %s", o.of[0])
+		}
+		return fmt.Errorf("want %s or %s", strings.Join(o.of[:last], ", "), o.of[last])
+	}
+	o.value = s
+	return nil
 }
 
 // show prints v, one thing or a page of them, as -o says.
@@ -37,15 +71,23 @@ func show(cmd *cobra.Command, v any, columns []column) error {
 		}
 		return err
 	case "yaml":
-		b, err := yaml.Marshal(v)
-		if err == nil {
-			_, err = out.Write(b)
+		b, err := json.Marshal(v)
+		if err != nil {
+			return err
 		}
-		return err
-	case "table", "":
-		return table(out, v, columns)
+		return writeYAML(out, b)
 	}
-	return usage(fmt.Errorf("--output: want table, json or yaml"))
+	return table(out, v, columns)
+}
+
+// writeYAML writes JSON as a YAML document with the same keys, in their order, and
+// the same numbers.
+func writeYAML(out io.Writer, b []byte) error {
+	b, err := yaml.JSONToYAML(b)
+	if err == nil {
+		_, err = out.Write(b)
+	}
+	return err
 }
 
 func table(out io.Writer, v any, columns []column) error {
@@ -100,8 +142,6 @@ func cell(v any, path string) string {
 			return t.Local().Format("2006-01-02 15:04:05")
 		}
 		return printable(x)
-	case float64:
-		return strconv.FormatFloat(x, 'f', -1, 64)
 	case []any, map[string]any:
 		b, _ := json.Marshal(x) // it came from JSON
 		return string(b)
@@ -175,13 +215,22 @@ func exactly(n int) cobra.PositionalArgs {
 	}
 }
 
+// group is a command that only holds others.
 func group(use, short string, commands ...*cobra.Command) *cobra.Command {
-	cmd := &cobra.Command{Use: use, Short: short, Args: func(cmd *cobra.Command, args []string) error {
-		if len(args) > 0 {
-			return usage(fmt.Errorf("%s has no command of this name; see %s --help", cmd.CommandPath(), cmd.CommandPath()))
-		}
-		return nil
-	}, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd := &cobra.Command{Use: use, Short: short, Args: noCommand, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	cmd.AddCommand(commands...)
 	return cmd
+}
+
+// noCommand refuses arguments where the name of a command was wanted.
+func noCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	text := fmt.Sprintf("%s has no command %s", cmd.CommandPath(), printable(args[0]))
+	cmd.SuggestionsMinimumDistance = 1 + min(1, len(args[0])/4) // letters that differ
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		text += "; did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return usage(fmt.Errorf("%s; see %s --help", text, cmd.CommandPath()))
 }
