@@ -118,5 +118,7 @@ func upload(cmd *cobra.Command, c *client.Client, name string, content io.ReadSe
 		return nil, err
 	}
 	defer resp.Body.Close()
-	return out, json.NewDecoder(resp.Body).Decode(&out)
+	dec := json.NewDecoder(resp.Body)
+	dec.UseNumber()
+	return out, dec.Decode(&out)
 }

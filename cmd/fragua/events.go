@@ -22,9 +22,15 @@ func eventsCommand() *cobra.Command {
 			out := bufio.NewWriter(cmd.OutOrStdout())
 			defer out.Flush()
 			return c.Events(cmd.Context(), subjects, after, follow, func(_ string, e event.Event, raw []byte) error {
-				if format == "json" {
+				switch format {
+				case "json":
 					out.Write(append(raw, '\n'))
-				} else {
+				case "yaml":
+					out.WriteString("---\n")
+					if err := writeYAML(out, raw); err != nil {
+						return err
+					}
+				default:
 					fmt.Fprintf(out, "%s  %-26s %s\n", e.Time.Local().Format("15:04:05.000"), e.Subject, printable(e.Key))
 				}
 				return out.Flush()

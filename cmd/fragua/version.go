@@ -34,7 +34,18 @@ func revision() string {
 	return rev + dirty
 }
 func versionCommand() *cobra.Command {
-	return &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, Run: func(cmd *cobra.Command, _ []string) {
-		fmt.Fprintln(cmd.OutOrStdout(), strings.TrimSpace("fragua "+version+" "+revision()), runtime.Version(), runtime.GOOS+"/"+runtime.GOARCH)
+	cmd := &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		if format, _ := cmd.Flags().GetString("output"); format != "table" {
+			return show(cmd, struct {
+				Version  string `json:"version"`
+				Revision string `json:"revision"`
+				Go       string `json:"go"`
+				Platform string `json:"platform"`
+			}{version, revision(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}, nil)
+		}
+		_, err := fmt.Fprintln(cmd.OutOrStdout(), strings.TrimSpace("fragua "+version+" "+revision()), runtime.Version(), runtime.GOOS+"/"+runtime.GOARCH)
+		return err
 	}}
+	outputFlag(cmd)
+	return cmd
 }
