@@ -44,7 +44,10 @@ func tokenCommand() *cobra.Command {
 		if scopes != nil {
 			in["scopes"] = scopes
 		}
-		if ttl > 0 {
+		if ttl != 0 || cmd.Flags().Changed("ttl") {
+			if ttl < time.Second {
+				return usage(errors.New("--ttl: want at least 1s"))
+			}
 			in["ttl_ms"] = ttl.Milliseconds()
 		}
 		var out struct {
@@ -58,7 +61,7 @@ func tokenCommand() *cobra.Command {
 	})}
 	create.Flags().StringVar(&tenant, "tenant", "", "the tenant; one's own unless given")
 	create.Flags().StringArrayVar(&scopes, "scope", nil, "a scope, such as job:create; one's own unless given")
-	create.Flags().DurationVar(&ttl, "ttl", 0, "how long it is valid")
+	create.Flags().DurationVar(&ttl, "ttl", 0, "how long it is valid; 24h unless given")
 	return group("token", "Tokens", create)
 }
 
