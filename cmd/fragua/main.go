@@ -113,7 +113,7 @@ func rootCommand() *cobra.Command {
 	}})
 	root.AddCommand(
 		runCommand(), serveCommand(), validateCommand(), pipelineCommand(), jobCommand(), workerCommand(), nodeCommand(),
-		artifactCommand(), eventsCommand(), auditCommand(), secretCommand(), tokenCommand(), loginCommand(), logoutCommand(),
+		artifactCommand(), eventsCommand(), auditCommand(), policyCommand(), secretCommand(), tokenCommand(), loginCommand(), logoutCommand(),
 		whoamiCommand(), doctorCommand(), versionCommand(),
 	)
 	return root
