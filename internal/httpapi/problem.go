@@ -146,7 +146,7 @@ func newProblem(status int, detail string, errs ...error) huma.StatusError {
 			if at, message, ok := strings.Cut(f.Message, mark); ok {
 				p.add(at, message)
 			} else {
-				p.add(f.Location, f.Message)
+				p.add(f.Location, words(f.Message))
 			}
 		default:
 			p.add("", err.Error())
