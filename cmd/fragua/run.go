@@ -46,6 +46,7 @@ type (
 		Steps []stepView `json:"steps"`
 	}
 	stepView struct {
+		ID       string     `json:"step_id"`
 		Name     string     `json:"name"`
 		State    string     `json:"state"`
 		Exec     string     `json:"exec_id"`
