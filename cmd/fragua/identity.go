@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -29,6 +31,9 @@ func secretCommand() *cobra.Command {
 	})}
 	return group("secret", "Secrets", set, list("list", "List secrets' names", "/secrets", []column{{"NAME", "name"}, {"UPDATED", "updated_at"}}), rm)
 }
+
+// tokenForm is how a token looks: three parts of base64.
+var tokenForm = regexp.MustCompile(`^[\w-]+\.[\w-]+\.[\w-]+$`)
 
 func tokenCommand() *cobra.Command {
 	var (
@@ -66,20 +71,44 @@ func tokenCommand() *cobra.Command {
 }
 
 func loginCommand() *cobra.Command {
-	return &cobra.Command{Use: "login", Short: "Keep a token, read from standard input, for later calls", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		b, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), 64<<10))
-		if err != nil {
-			return err
-		}
-		file, err := tokenFile()
-		if err != nil {
-			return err
-		}
-		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-			return err
-		}
-		return os.WriteFile(file, append([]byte(strings.TrimSpace(string(b))), '\n'), 0o600)
-	}}
+	return &cobra.Command{Use: "login", Short: "Keep a token, read from standard input, for later calls", Args: cobra.NoArgs,
+		Long:    "Reads a token from standard input, asks the server whose it is, and keeps it for later\ncalls. A token that the server does not take is not kept.",
+		Example: "  fragua token create --scope 'job:*' | fragua login",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), 64<<10))
+			if err != nil {
+				return err
+			}
+			token := strings.TrimSpace(string(b))
+			if !tokenForm.MatchString(token) {
+				return usage(errors.New("that is no token: want one as fragua token create prints it, on standard input"))
+			}
+			server, _ := cmd.Flags().GetString("server")
+			if data, _ := cmd.Flags().GetString("data"); server == "" && data != "" {
+				if server, err = running(data); err != nil {
+					return err
+				}
+			}
+			var who struct {
+				Sub    string `json:"sub"`
+				Tenant string `json:"tenant_id"`
+			}
+			if err := client.New(cmp.Or(server, defaultURL), token).Call(cmd.Context(), "GET", "/whoami", nil, &who); err != nil {
+				return fmt.Errorf("the token is not kept: %w", err)
+			}
+			file, err := tokenFile()
+			if err != nil {
+				return err
+			}
+			if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+				return err
+			}
+			if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "logged in as %s of tenant %s\n", printable(who.Sub), printable(who.Tenant))
+			return nil
+		}}
 }
 
 func logoutCommand() *cobra.Command {
