@@ -159,7 +159,8 @@ func printable(s string) string {
 	}, s)
 }
 
-// list is a command that shows a page of things.
+// list is a command that shows a page of things. A filter is a name of the API's, and
+// after a colon the values that there are.
 func list(use, short, path string, columns []column, filters ...string) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: call(func(cmd *cobra.Command, _ []string, c *client.Client) error {
 		return page(cmd, c, path, columns, filters)
@@ -173,7 +174,13 @@ func pageFlags(cmd *cobra.Command, filters []string) {
 	cmd.Flags().Int("limit", 100, "how many at most")
 	cmd.Flags().String("cursor", "", "where the page before ended")
 	for _, f := range filters {
-		cmd.Flags().String(strings.ReplaceAll(f, "_", "-"), "", "only those with this "+strings.ReplaceAll(f, "_", " "))
+		name, values, few := strings.Cut(f, ":")
+		flag, help := strings.ReplaceAll(name, "_", "-"), "only those with this "+strings.ReplaceAll(name, "_", " ")
+		if few {
+			choice(cmd, flag, "", "", help+": "+strings.ReplaceAll(values, ",", ", "), strings.Split(values, ",")...)
+		} else {
+			cmd.Flags().String(flag, "", help)
+		}
 	}
 }
 
@@ -181,8 +188,9 @@ func page(cmd *cobra.Command, c *client.Client, path string, columns []column, f
 	limit, _ := cmd.Flags().GetInt("limit")
 	q := url.Values{"limit": {strconv.Itoa(limit)}}
 	for _, f := range append([]string{"cursor"}, filters...) {
-		if v, _ := cmd.Flags().GetString(strings.ReplaceAll(f, "_", "-")); v != "" {
-			q.Set(f, v)
+		name, _, _ := strings.Cut(f, ":")
+		if v, _ := cmd.Flags().GetString(strings.ReplaceAll(name, "_", "-")); v != "" {
+			q.Set(name, v)
 		}
 	}
 	var out any
@@ -201,6 +209,21 @@ func one(use, short, method, path string, columns []column) *cobra.Command {
 		}
 		return show(cmd, out, columns)
 	})}
+	outputFlag(cmd)
+	return cmd
+}
+
+// cancel is a command that calls something off.
+func cancel(what, short, path string, columns []column) *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{Use: "cancel " + what, Short: short, Args: exactly(1), RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
+		var out any
+		if err := c.Call(cmd.Context(), "POST", fmt.Sprintf(path, url.PathEscape(args[0])), map[string]string{"reason": reason}, &out); err != nil {
+			return err
+		}
+		return show(cmd, out, columns)
+	})}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for those who wonder later")
 	outputFlag(cmd)
 	return cmd
 }

@@ -16,7 +16,7 @@ func workerCommand() *cobra.Command {
 	logs := &cobra.Command{Use: "logs WORKER", Short: "Print what a worker itself said", Args: exactly(1), RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
 		return stream(cmd, c, "/workers/"+url.PathEscape(args[0])+"/logs", cmd.OutOrStdout())
 	})}
-	return group("worker", "Workers", list("list", "List workers", "/workers", workColumns, "state"), one("get WORKER", "Show a worker", "GET", "/workers/%s", workColumns),
+	return group("worker", "Workers", list("list", "List workers", "/workers", workColumns, "state:CREATING,RUNNING,TERMINATING,TERMINATED,FAILED"), one("get WORKER", "Show a worker", "GET", "/workers/%s", workColumns),
 		logs, one("terminate WORKER", "Terminate a worker", "DELETE", "/workers/%s", workColumns))
 }
 
