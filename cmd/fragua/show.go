@@ -193,8 +193,12 @@ func page(cmd *cobra.Command, c *client.Client, path string, columns []column, f
 			q.Set(name, v)
 		}
 	}
+	join := "?"
+	if strings.Contains(path, join) {
+		join = "&"
+	}
 	var out any
-	if err := c.Call(cmd.Context(), "GET", path+"?"+q.Encode(), nil, &out); err != nil {
+	if err := c.Call(cmd.Context(), "GET", path+join+q.Encode(), nil, &out); err != nil {
 		return err
 	}
 	return show(cmd, out, columns)
