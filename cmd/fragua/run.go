@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +35,7 @@ type (
 	jobView struct {
 		ID       string     `json:"job_id"`
 		Name     string     `json:"name"`
+		Undoes   string     `json:"undoes"` // the job whose work this one undoes
 		State    string     `json:"state"`
 		Attempts int        `json:"attempts"`
 		Created  time.Time  `json:"created_at"`
@@ -119,7 +121,7 @@ func runFile(cmd *cobra.Command, args []string, o runOptions) error {
 			return usage(fmt.Errorf("--job %s: the pipeline has no such job", j))
 		}
 	}
-	c, hint, done, err := platform(cmd)
+	c, hint, fleeting, done, err := platform(cmd)
 	if err != nil {
 		return err
 	}
@@ -136,7 +138,7 @@ func runFile(cmd *cobra.Command, args []string, o runOptions) error {
 	if err := c.Call(ctx, "POST", "/pipelines", in, &made); err != nil {
 		return err
 	}
-	r := &follower{c: c, id: ids("run"), name: p.Name, jobs: map[string]*followed{}, out: cmd.ErrOrStderr(), hint: hint, began: time.Now()}
+	r := &follower{c: c, id: ids("run"), name: p.Name, jobs: map[string]*followed{}, out: cmd.ErrOrStderr(), hint: hint, fleeting: fleeting, began: time.Now()}
 	var told chan error
 	if o.output == "json" {
 		told = r.tell(ctx, cmd.OutOrStdout())
@@ -184,44 +186,57 @@ func findFile(args []string) (string, error) {
 	return pipelinefile.Find(dir)
 }
 
-// platform returns a client of the platform that runs the pipeline, and what to add
-// to a command so that it looks there: a server, or one in this process.
-func platform(cmd *cobra.Command) (c *client.Client, hint string, done func(), err error) {
+// platform returns a client of the platform that runs the pipeline, what to add to
+// a command so that it looks there, and whether nothing stays there: a server, or one
+// in this process.
+func platform(cmd *cobra.Command) (c *client.Client, hint string, fleeting bool, done func(), err error) {
 	server, _ := cmd.Flags().GetString("server")
 	data, _ := cmd.Flags().GetString("data")
 	if server != "" {
 		c, done, err = connect(cmd)
-		return c, "--server " + server, done, err
+		return c, " --server " + quote(server), false, done, err
 	}
 	state := data
 	if state == "" {
 		if state, err = stateDir(); err != nil {
-			return nil, "", nil, err
+			return nil, "", false, nil, err
 		}
 	}
+	hint = " --data " + quote(state)
 	if url, err := running(state); err == nil && url != "" && data != "" {
-		return client.New(url, findToken(data)), "--data " + data, func() {}, nil
+		return client.New(url, findToken(data)), hint, false, func() {}, nil
 	}
 	s := Settings{Data: state, Listen: "127.0.0.1:0", Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))}
 	h, err := boot(cmd.Context(), s)
 	remove := func() {}
 	if errors.Is(err, errLocked) { // another run is at work: this one gets a folder of its own
 		if s.Data, err = os.MkdirTemp(state, "run-*"); err != nil {
-			return nil, "", nil, err
+			return nil, "", false, nil, err
 		}
+		fleeting = true
 		remove = func() { os.RemoveAll(s.Data) }
 		h, err = boot(cmd.Context(), s)
 	}
 	if err != nil {
 		remove()
-		return nil, "", nil, err
+		return nil, "", false, nil, err
 	}
-	return client.New(h.URL(), h.Token()), "--data " + s.Data, func() {
+	return client.New(h.URL(), h.Token()), hint, fleeting, func() {
 		ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 		defer cancel()
 		h.Close(ctx) // what it kept is kept
 		remove()
 	}, nil
+}
+
+// quote writes a value so that a shell takes it for one word.
+func quote(s string) string {
+	if s != "" && strings.IndexFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-:@%+=,", r))
+	}) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // send keeps the files of a folder as an artifact, and has every job start from it.
@@ -247,7 +262,9 @@ func send(cmd *cobra.Command, c *client.Client, dir string, p *spec.Pipeline) er
 type follower struct {
 	c        *client.Client
 	id, name string
-	hint     string
+	hint     string // flags that make a command look where the run is
+	fleeting bool   // nothing of the run is kept
+	note     string
 	began    time.Time
 	out      io.Writer // for people
 	plain    bool
@@ -263,6 +280,7 @@ type follower struct {
 type followed struct {
 	view jobView
 	logs map[string]*tail // by execution
+	open int              // logs that are being read
 	said string           // the state that was shown last
 }
 
@@ -320,7 +338,7 @@ func (r *follower) follow(ctx context.Context) (state string, err error) {
 		case <-t.C:
 		case <-stop:
 			stop, deadline = nil, time.After(cancelTime)
-			fmt.Fprintln(os.Stderr, "\nfragua: interrupted; ending what was started")
+			r.interrupted()
 			if err := r.c.Call(look, "POST", "/runs/"+r.id+"/cancel", map[string]string{"reason": "interrupted"}, nil); err != nil {
 				return "", err
 			}
@@ -328,6 +346,18 @@ func (r *follower) follow(ctx context.Context) (state string, err error) {
 			return "", errors.New("what was started did not end in time")
 		}
 	}
+}
+
+// interrupted says that the run is being ended.
+func (r *follower) interrupted() {
+	const note = "interrupted; ending what was started"
+	if r.screen == nil {
+		fmt.Fprintln(os.Stderr, "\nfragua: "+note)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.note = note
 }
 
 // look fetches how the run and its jobs stand, and follows the logs of new steps.
@@ -374,7 +404,13 @@ func (r *follower) look(ctx context.Context) (string, error) {
 			if s.Exec != "" && f.logs[s.Exec] == nil {
 				t := &tail{}
 				f.logs[s.Exec] = t
-				r.wg.Go(func() { r.read(ctx, j.Name+"/"+s.Name, s.Exec, t) })
+				f.open++
+				r.wg.Go(func() {
+					r.read(ctx, j.Name+"/"+s.Name, s.Exec, t)
+					r.mu.Lock()
+					defer r.mu.Unlock()
+					f.open--
+				})
 			}
 		}
 	}
@@ -406,7 +442,8 @@ func (r *follower) show() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.screen != nil {
-		r.screen.draw(r.tree(false))
+		_, lines := r.screen.size()
+		r.screen.draw(r.fit(lines-1), false)
 		return
 	}
 	if !r.plain {
@@ -414,16 +451,12 @@ func (r *follower) show() {
 	}
 	for _, id := range r.order {
 		f := r.jobs[id]
+		if ended(f.view.State) && f.open > 0 {
+			continue // its end is told after its last word
+		}
 		if now := fmt.Sprint(f.view.State, f.view.Attempts); now != f.said && f.view.State != "SCHEDULED" && (f.view.State != "PENDING" || f.view.Attempts > 1) {
 			f.said = now
 			fmt.Fprintf(r.out, "%s: %s%s\n", f.view.Name, f.view.State, why(f.view))
 		}
 	}
-}
-
-func why(j jobView) string {
-	if j.Failure == nil || j.State == "SUCCEEDED" || j.State == "RUNNING" {
-		return ""
-	}
-	return ": " + j.Failure.Message
 }
