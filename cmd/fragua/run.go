@@ -241,9 +241,16 @@ func quote(s string) string {
 
 // send keeps the files of a folder as an artifact, and has every job start from it.
 func send(cmd *cobra.Command, c *client.Client, dir string, p *spec.Pipeline) error {
-	f, version, err := snapshot(dir)
+	names, left, err := files(dir)
 	if err != nil {
-		return fmt.Errorf("the files of %s cannot be taken along: %w", dir, err)
+		return usage(fmt.Errorf("the files of %s cannot be taken along: %w", dir, err))
+	}
+	for _, folder := range left {
+		fmt.Fprintf(cmd.ErrOrStderr(), "left out: %s, the data folder of a Fragua server\n", printable(folder))
+	}
+	f, version, err := snapshot(dir, names, maxSnapshot)
+	if err != nil {
+		return usage(fmt.Errorf("the files of %s cannot be taken along: %w", dir, err))
 	}
 	defer os.Remove(f.Name())
 	defer f.Close()
