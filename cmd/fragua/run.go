@@ -202,7 +202,7 @@ func platform(cmd *cobra.Command) (c *client.Client, hint string, fleeting bool,
 			return nil, "", false, nil, err
 		}
 	}
-	hint = " --data " + quote(state)
+	hint = " --data " + quotePath(state)
 	if url, err := running(state); err == nil && url != "" && data != "" {
 		return client.New(url, findToken(data)), hint, false, func() {}, nil
 	}
@@ -227,6 +227,17 @@ func platform(cmd *cobra.Command) (c *client.Client, hint string, fleeting bool,
 		h.Close(ctx) // what it kept is kept
 		remove()
 	}, nil
+}
+
+// quotePath quotes a path, and writes ~ for the home folder: it is short, and fit to
+// be shown to others.
+func quotePath(path string) string {
+	if home, err := os.UserHomeDir(); err == nil && filepath.IsAbs(home) {
+		if rest, ok := strings.CutPrefix(path, home+"/"); ok && rest != "" {
+			return "~/" + quote(rest)
+		}
+	}
+	return quote(path)
 }
 
 // quote writes a value so that a shell takes it for one word.

@@ -116,4 +116,10 @@ func TestHintsAreWordsOfAShell(t *testing.T) {
 			t.Errorf("%q: %s, want %s", in, got, want)
 		}
 	}
+	t.Setenv("HOME", "/home/ann")
+	for in, want := range map[string]string{"/home/ann/x": "~/x", "/home/ann/a b": "~/'a b'", "/home/anna": "/home/anna", "/srv": "/srv", "~/x": "'~/x'"} {
+		if got := quotePath(in); got != want {
+			t.Errorf("%q: %s, want %s", in, got, want)
+		}
+	}
 }
