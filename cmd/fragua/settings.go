@@ -55,11 +55,11 @@ func applySettings(cmd *cobra.Command) error {
 			return
 		}
 		if name, v := fromEnv(f.Name); v != "" {
-			if err := f.Value.Set(v); err != nil {
+			if err := f.Value.Set(v); err != nil && !forListings(f, v) {
 				errs = append(errs, fmt.Errorf("%s: %w", name, err))
 			}
 		} else if v, ok := values[f.Name]; ok {
-			if err := set(f.Value, v); err != nil {
+			if err := set(f.Value, v); err != nil && !forListings(f, v) {
 				errs = append(errs, fmt.Errorf("%s: %s: %w", file, f.Name, err))
 			}
 		}
@@ -99,6 +99,13 @@ func fromEnv(flag string) (name, value string) {
 	}
 	name = "FRAGUA_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 	return name, os.Getenv(name)
+}
+
+// forListings says whether a setting is a form of listings, which a command that
+// prints none, such as run, passes over.
+func forListings(f *pflag.Flag, v any) bool {
+	s, _ := v.(string)
+	return f.Name == "output" && slices.Contains(formats, s)
 }
 
 // set gives a flag what a settings file says: a list, or one value.

@@ -21,9 +21,12 @@ import (
 // column is one column of a table: a heading, and where its value stands in the JSON.
 type column struct{ head, path string }
 
+// formats are the forms of listings.
+var formats = []string{"table", "json", "yaml"}
+
 // outputFlag adds -o to a command.
 func outputFlag(cmd *cobra.Command) {
-	choice(cmd, "output", "o", "table", "table, json or yaml", "table", "json", "yaml")
+	choice(cmd, "output", "o", "table", "table, json or yaml", formats...)
 }
 
 // choice adds a flag that takes one of a few values, and completes them.
