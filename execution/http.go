@@ -49,6 +49,7 @@ func (r *Room) Routes(api huma.API) {
 	exec.DefaultStatus = http.StatusCreated
 	huma.Register(api, exec, r.exec)
 	huma.Register(api, op(http.MethodPost, "/complete", "complete", "Wait for a step's end"), r.complete)
+	huma.Register(api, op(http.MethodGet, "/executions", "list-executions", "Executions of a job that have ended, of all its attempts"), r.list)
 	logs := op(http.MethodGet, "/logs/{exec_id}", "logs", "Stream an execution's log")
 	logs.Responses = map[string]*huma.Response{
 		"200": {Description: "The log", Content: map[string]*huma.MediaType{"text/plain": {}, "application/x-ndjson": {}, "text/event-stream": {}}},

@@ -3,8 +3,10 @@ package orchestration
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -42,7 +44,7 @@ func (r *Room) pipelineRoutes(api huma.API) {
 	huma.Register(api, create, func(ctx context.Context, in *struct{ Body pipelineOrder }) (*pipelineReply, error) {
 		return r.createPipeline(ctx, in.Body)
 	})
-	huma.Register(api, operation(http.MethodGet, "/pipelines", "list-pipelines", "Pipelines, by id", "pipelines"), r.listPipelines)
+	huma.Register(api, operation(http.MethodGet, "/pipelines", "list-pipelines", "Pipelines, newest first", "pipelines"), r.listPipelines)
 	huma.Register(api, operation(http.MethodGet, "/pipelines/{id}", "get-pipeline", "A pipeline and its state", "pipelines"), func(ctx context.Context, in *struct {
 		PathID
 		Version int `query:"version" minimum:"0" doc:"The newest unless given"`
@@ -113,14 +115,19 @@ func (r *Room) readPipeline(ctx context.Context, id string, version int) (*pipel
 	if err != nil {
 		return nil, err
 	}
-	var last run
-	err = decode(r.db.QueryRow(ctx, `SELECT body FROM run WHERE tenant = $1 AND pipeline = $2 ORDER BY created_ms DESC, id DESC LIMIT 1`, string(t), id), &last)
-	if err == nil {
-		p.State, p.LastRun = last.State, last.ID
-	} else if !errors.Is(err, errAbsent) {
-		return nil, err
-	}
-	return p, nil
+	p.State, p.LastRun, err = r.lastRun(ctx, t, p.ID)
+	return p, err
+}
+
+// newest is the newest run of pipeline p, as id and state in one value; empty
+// if there is none.
+const newest = `COALESCE((SELECT id || ' ' || state FROM run WHERE run.tenant = p.tenant AND run.pipeline = p.id ORDER BY run.created_ms DESC, run.id DESC LIMIT 1), '')`
+
+func (r *Room) lastRun(ctx context.Context, t ident.Tenant, id ident.Pipeline) (State, ident.Run, error) {
+	var last string
+	err := r.db.QueryRow(ctx, `SELECT `+newest+` FROM (SELECT $1 AS tenant, $2 AS id) AS p`, string(t), string(id)).Scan(&last)
+	run, state, _ := strings.Cut(last, " ")
+	return State(state), ident.Run(run), err
 }
 
 // createPipeline makes the first version; the same again answers the newest.
@@ -153,6 +160,9 @@ func (r *Room) createPipeline(ctx context.Context, o pipelineOrder) (*pipelineRe
 		return tx.Emit(answer.Event)
 	})
 	if err != nil {
+		return nil, err
+	}
+	if p.State, p.LastRun, err = r.lastRun(ctx, who.Tenant, p.ID); err != nil {
 		return nil, err
 	}
 	out := &pipelineReply{Status: http.StatusOK, Location: "/pipelines/" + string(p.ID), Body: p.Pipeline}
@@ -195,6 +205,7 @@ func (r *Room) updatePipeline(ctx context.Context, id string, s spec.Pipeline) (
 	if err != nil {
 		return nil, err
 	}
+	out.State, out.LastRun = p.State, p.LastRun
 	return &pipelineReply{Status: http.StatusOK, Body: out.Pipeline}, nil
 }
 
@@ -203,7 +214,15 @@ func (r *Room) listPipelines(ctx context.Context, in *httpapi.Page) (*pipelinePa
 	if err := r.gate.Pass(ctx, "Pipeline::read", authz.Resource{Type: "Pipeline", ID: "*", Tenant: t}); err != nil {
 		return nil, err
 	}
-	rows, err := r.db.Query(ctx, `SELECT spec FROM pipeline WHERE tenant = $1 AND latest = 1 AND id > $2 ORDER BY id LIMIT $3`, string(t), in.Cursor, in.Limit+1)
+	ms, id := int64(1<<62), ""
+	if in.Cursor != "" {
+		var err error
+		if ms, id, err = cursor(in.Cursor); err != nil {
+			return nil, err
+		}
+	}
+	rows, err := r.db.Query(ctx, `SELECT spec, `+newest+` FROM pipeline AS p WHERE tenant = $1 AND latest = 1 AND (created_ms, id) < ($2, $3) ORDER BY created_ms DESC, id DESC LIMIT $4`,
+		string(t), ms, id, in.Limit+1)
 	if err != nil {
 		return nil, err
 	}
@@ -211,12 +230,22 @@ func (r *Room) listPipelines(ctx context.Context, in *httpapi.Page) (*pipelinePa
 	out := &pipelinePage{}
 	out.Body.Items = []Pipeline{}
 	for rows.Next() {
-		var p pipeline
-		if err := decode(rows, &p); err != nil {
+		var (
+			body []byte
+			last string
+			p    pipeline
+		)
+		if err := rows.Scan(&body, &last); err != nil {
 			return nil, err
 		}
+		if err := json.Unmarshal(body, &p); err != nil {
+			return nil, err
+		}
+		run, state, _ := strings.Cut(last, " ")
+		p.State, p.LastRun = State(state), ident.Run(run)
 		if len(out.Body.Items) == in.Limit {
-			out.Body.Next = string(out.Body.Items[in.Limit-1].ID)
+			end := out.Body.Items[in.Limit-1]
+			out.Body.Next = place(end.Created.UnixMilli(), string(end.ID))
 			break
 		}
 		out.Body.Items = append(out.Body.Items, p.Pipeline)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
-	"path"
 	"slices"
 	"strings"
 
@@ -15,6 +14,8 @@ import (
 	"github.com/cedar-policy/cedar-go/x/exp/schema"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/validate"
+
+	"fragua.dev/fragua/contract/authz"
 )
 
 //go:embed policies/*.cedar
@@ -112,27 +113,63 @@ type policies struct {
 	scopes  []string // every scope that some policy knows, sorted
 }
 
-// load reads the schema and the policies of the house, and those of extra, and
-// returns every fault that it finds in them.
-func load(extra fs.FS) (*policies, error) {
+// A PolicyFile is the text of Cedar policies, and what it is called.
+type PolicyFile struct {
+	Name string
+	Text []byte
+}
+
+// ReadPolicies returns what decides by the policies of files, by those of the house
+// when there are none; or every fault in them, each with file and place.
+func ReadPolicies(files ...PolicyFile) (decide func(authz.Question) authz.Answer, err error) {
+	if len(files) == 0 {
+		p, err := load(nil)
+		if err != nil {
+			return nil, err
+		}
+		return p.decide, nil
+	}
+	p, check, err := empty()
+	if err != nil {
+		return nil, err
+	}
+	seen := map[string]bool{}
+	var faults []error
+	for _, f := range files {
+		faults = append(faults, p.addFile(f.Name, f.Text, check, seen)...)
+	}
+	return p.decide, errors.Join(faults...)
+}
+
+// empty returns what the schema declares, without policies, and what checks these.
+func empty() (*policies, *validate.Validator, error) {
 	var s schema.Schema
 	s.SetFilename("fragua.cedarschema")
 	if err := s.UnmarshalCedar(schemaText); err != nil {
-		return nil, fmt.Errorf("policy schema: %w", err)
+		return nil, nil, fmt.Errorf("policy schema: %w", err)
 	}
 	declared, err := s.Resolve()
 	if err != nil {
-		return nil, fmt.Errorf("policy schema: %w", err)
+		return nil, nil, fmt.Errorf("policy schema: %w", err)
 	}
 	p, err := declare(declared)
 	if err != nil {
-		return nil, fmt.Errorf("policy schema: %w", err)
+		return nil, nil, fmt.Errorf("policy schema: %w", err)
+	}
+	return p, validate.New(declared, validate.WithStrict()), nil
+}
+
+// load reads the schema and the policies of the house, and those of extra, and
+// returns every fault that it finds in them.
+func load(extra fs.FS) (*policies, error) {
+	p, check, err := empty()
+	if err != nil {
+		return nil, err
 	}
 	house, err := fs.Sub(builtin, "policies")
 	if err != nil {
 		return nil, err
 	}
-	check := validate.New(declared, validate.WithStrict())
 	seen := map[string]bool{}
 	err = p.add(house, check, seen)
 	if extra != nil {
@@ -210,26 +247,36 @@ func (p *policies) add(dir fs.FS, check *validate.Validator, seen map[string]boo
 	var faults []error
 	for _, file := range files {
 		if info, err := fs.Stat(dir, file); err != nil || info.Size() > maxPolicyFile {
-			faults = append(faults, errors.Join(fmt.Errorf("policies %s: want at most %d bytes", file, maxPolicyFile), err))
+			faults = append(faults, errors.Join(fmt.Errorf("%s: want at most %d bytes", file, maxPolicyFile), err))
 			continue
 		}
 		text, err := fs.ReadFile(dir, file)
 		if err != nil {
-			faults = append(faults, fmt.Errorf("policies: %w", err))
+			faults = append(faults, err)
 			continue
 		}
-		list, err := cedar.NewPolicyListFromBytes(path.Base(file), text)
-		if err != nil {
-			faults = append(faults, fmt.Errorf("policies %s: %w", file, err))
-			continue
-		}
-		for _, one := range list {
-			if err := p.addOne(one, check, seen); err != nil {
-				faults = append(faults, fmt.Errorf("policies %s:%d: %w", file, one.Position().Line, err))
-			}
-		}
+		faults = append(faults, p.addFile(file, text, check, seen)...)
 	}
 	return errors.Join(faults...)
+}
+
+// addFile reads the policies of one file.
+func (p *policies) addFile(name string, text []byte, check *validate.Validator, seen map[string]bool) (faults []error) {
+	list, err := cedar.NewPolicyListFromBytes(name, text)
+	if err != nil {
+		_, at, found := strings.Cut(err.Error(), "<input>") // Cedar knows the place, and not the name
+		if !found {
+			at = ": " + err.Error()
+		}
+		return []error{fmt.Errorf("%s%s", name, at)}
+	}
+	for _, one := range list {
+		if err := p.addOne(one, check, seen); err != nil {
+			at := one.Position()
+			faults = append(faults, fmt.Errorf("%s:%d:%d: %w", name, at.Line, at.Column, err))
+		}
+	}
+	return faults
 }
 
 func (p *policies) addOne(one *cedar.Policy, check *validate.Validator, seen map[string]bool) error {

@@ -73,7 +73,7 @@ func Open(ctx context.Context, cfg Config) (*Room, error) {
 	}
 	p, err := load(cfg.Policies)
 	if err != nil {
-		return nil, fmt.Errorf("security: %w", err)
+		return nil, fmt.Errorf("security: policies: %w", err)
 	}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("security: %w", err)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -14,10 +15,14 @@ import (
 )
 
 // finding is one thing that doctor looked at.
-type finding struct{ what, state, advice string }
+type finding struct {
+	What   string `json:"what"`
+	State  string `json:"state"`
+	Advice string `json:"advice,omitempty"`
+}
 
 func doctorCommand() *cobra.Command {
-	return &cobra.Command{Use: "doctor", Short: "Say what this machine has and lacks, and what to do", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+	cmd := &cobra.Command{Use: "doctor", Short: "Say what this machine has and lacks, and what to do", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 		data, _ := cmd.Flags().GetString("data")
 		if data == "" {
 			var err error
@@ -26,19 +31,26 @@ func doctorCommand() *cobra.Command {
 			}
 		}
 		out := cmd.OutOrStdout()
-		bad := false
-		for _, f := range examine(data) {
-			fmt.Fprintf(out, "%-7s %s\n", f.state, f.what)
-			if f.advice != "" {
-				fmt.Fprintf(out, "        %s\n", f.advice)
+		found := examine(data)
+		if format, _ := cmd.Flags().GetString("output"); format != "table" {
+			if err := show(cmd, map[string]any{"items": found}, nil); err != nil {
+				return err
 			}
-			bad = bad || f.state == "MISSING"
+		} else {
+			for _, f := range found {
+				fmt.Fprintf(out, "%-7s %s\n", f.State, f.What)
+				if f.Advice != "" {
+					fmt.Fprintf(out, "        %s\n", f.Advice)
+				}
+			}
 		}
-		if bad {
+		if slices.ContainsFunc(found, func(f finding) bool { return f.State == "MISSING" }) {
 			return exitError{exitFailed, errTold}
 		}
 		return nil
 	}}
+	outputFlag(cmd)
+	return cmd
 }
 
 func examine(data string) []finding {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -48,10 +49,18 @@ func main() {
 func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	begun := false
 	root := rootCommand()
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		begun = true
+		return applySettings(cmd)
+	}
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	var coded exitError
+	if err != nil && !begun && !errors.As(err, &coded) { // cobra's own: no command has begun
+		err = usage(fmt.Errorf("%s; see fragua --help", strings.TrimSpace(err.Error())))
+	}
 	switch {
 	case err == nil:
 		return 0
@@ -61,10 +70,13 @@ func run(args []string) int {
 		}
 		return coded.code
 	}
-	fmt.Fprintln(os.Stderr, "fragua:", err)
 	if ctx.Err() != nil {
+		if !errors.Is(err, context.Canceled) { // who interrupts knows it
+			fmt.Fprintln(os.Stderr, "fragua:", err)
+		}
 		return exitInterrupted
 	}
+	fmt.Fprintln(os.Stderr, "fragua:", err)
 	return exitFailed
 }
 
@@ -75,21 +87,33 @@ func rootCommand() *cobra.Command {
 		Long: "Fragua runs pipelines: on this machine with nothing else installed (fragua run),\n" +
 			"or as a server for a team (fragua serve).",
 		Example:       "  fragua run                      run fragua.yaml of this folder\n  fragua serve --data /srv/fragua  run the server\n  fragua job list",
+		Args:          noCommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors: true, SilenceUsage: true, Version: version,
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return applySettings(cmd) },
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
 	})
 	f := root.PersistentFlags()
 	f.String("config", "", "settings file (YAML)")
-	f.String("server", "", "URL of the server (FRAGUA_URL; http://127.0.0.1:7070 unless given)")
+	f.String("server", "", "URL of the server (FRAGUA_URL or FRAGUA_SERVER; http://127.0.0.1:7070 unless given)")
 	f.String("token", "", "bearer token (FRAGUA_TOKEN; the owner's of --data unless given)")
 	f.String("data", "", "data folder of a server on this machine")
 	f.Bool("no-color", false, "no colours")
+	root.SetHelpCommand(&cobra.Command{Use: "help [COMMAND]", Short: "Help about a command", RunE: func(cmd *cobra.Command, args []string) error {
+		about, rest, err := root.Find(args)
+		if err == nil {
+			err = noCommand(about, rest)
+		}
+		if err != nil {
+			return err
+		}
+		about.InitDefaultHelpFlag()
+		return about.Help()
+	}})
 	root.AddCommand(
 		runCommand(), serveCommand(), validateCommand(), pipelineCommand(), jobCommand(), workerCommand(), nodeCommand(),
-		artifactCommand(), eventsCommand(), auditCommand(), secretCommand(), tokenCommand(), loginCommand(), logoutCommand(),
+		artifactCommand(), eventsCommand(), auditCommand(), policyCommand(), secretCommand(), tokenCommand(), loginCommand(), logoutCommand(),
 		whoamiCommand(), doctorCommand(), versionCommand(),
 	)
 	return root

@@ -82,6 +82,10 @@ func serveCommand() *cobra.Command {
 // supported says plainly what this version cannot do yet.
 func supported(s Settings) error {
 	switch {
+	case !isAddress(s.Listen):
+		return errors.New("--listen: want HOST:PORT, with a port from 0 to 65535")
+	case s.NATSListen != "" && !isAddress(s.NATSListen):
+		return errors.New("--nats-listen: want HOST:PORT, with a port from 0 to 65535")
 	case s.Database != "sqlite" && s.Database != "":
 		return errors.New("--database: this version keeps its data in SQLite only")
 	case s.Provider != "process" && s.Provider != "":

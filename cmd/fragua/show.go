@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -20,9 +21,45 @@ import (
 // column is one column of a table: a heading, and where its value stands in the JSON.
 type column struct{ head, path string }
 
+// formats are the forms of listings.
+var formats = []string{"table", "json", "yaml"}
+
 // outputFlag adds -o to a command.
 func outputFlag(cmd *cobra.Command) {
-	cmd.Flags().StringP("output", "o", "table", "table, json or yaml")
+	choice(cmd, "output", "o", "table", "table, json or yaml", formats...)
+}
+
+// choice adds a flag that takes one of a few values, and completes them.
+func choice(cmd *cobra.Command, name, short, value, help string, of ...string) {
+	cmd.Flags().VarP(&oneOf{value, of}, name, short, help)
+	must(cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(of, cobra.ShellCompDirectiveNoFileComp)))
+}
+
+// must is for what fails only when this program is written wrongly.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// oneOf is the value of a flag that takes one of a few.
+type oneOf struct {
+	value string
+	of    []string
+}
+
+func (o *oneOf) String() string { return o.value }
+func (o *oneOf) Type() string   { return "string" }
+func (o *oneOf) Set(s string) error {
+	if !slices.Contains(o.of, s) {
+		last := len(o.of) - 1
+		if last == 0 {
+			return fmt.Errorf("want %s", o.of[0])
+		}
+		return fmt.Errorf("want %s or %s", strings.Join(o.of[:last], ", "), o.of[last])
+	}
+	o.value = s
+	return nil
 }
 
 // show prints v, one thing or a page of them, as -o says.
@@ -37,15 +74,23 @@ func show(cmd *cobra.Command, v any, columns []column) error {
 		}
 		return err
 	case "yaml":
-		b, err := yaml.Marshal(v)
-		if err == nil {
-			_, err = out.Write(b)
+		b, err := json.Marshal(v)
+		if err != nil {
+			return err
 		}
-		return err
-	case "table", "":
-		return table(out, v, columns)
+		return writeYAML(out, b)
 	}
-	return usage(fmt.Errorf("--output: want table, json or yaml"))
+	return table(out, v, columns)
+}
+
+// writeYAML writes JSON as a YAML document with the same keys, in their order, and
+// the same numbers.
+func writeYAML(out io.Writer, b []byte) error {
+	b, err := yaml.JSONToYAML(b)
+	if err == nil {
+		_, err = out.Write(b)
+	}
+	return err
 }
 
 func table(out io.Writer, v any, columns []column) error {
@@ -100,8 +145,6 @@ func cell(v any, path string) string {
 			return t.Local().Format("2006-01-02 15:04:05")
 		}
 		return printable(x)
-	case float64:
-		return strconv.FormatFloat(x, 'f', -1, 64)
 	case []any, map[string]any:
 		b, _ := json.Marshal(x) // it came from JSON
 		return string(b)
@@ -119,7 +162,8 @@ func printable(s string) string {
 	}, s)
 }
 
-// list is a command that shows a page of things.
+// list is a command that shows a page of things. A filter is a name of the API's, and
+// after a colon the values that there are.
 func list(use, short, path string, columns []column, filters ...string) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: call(func(cmd *cobra.Command, _ []string, c *client.Client) error {
 		return page(cmd, c, path, columns, filters)
@@ -133,7 +177,13 @@ func pageFlags(cmd *cobra.Command, filters []string) {
 	cmd.Flags().Int("limit", 100, "how many at most")
 	cmd.Flags().String("cursor", "", "where the page before ended")
 	for _, f := range filters {
-		cmd.Flags().String(strings.ReplaceAll(f, "_", "-"), "", "only those with this "+strings.ReplaceAll(f, "_", " "))
+		name, values, few := strings.Cut(f, ":")
+		flag, help := strings.ReplaceAll(name, "_", "-"), "only those with this "+strings.ReplaceAll(name, "_", " ")
+		if few {
+			choice(cmd, flag, "", "", help+": "+strings.ReplaceAll(values, ",", ", "), strings.Split(values, ",")...)
+		} else {
+			cmd.Flags().String(flag, "", help)
+		}
 	}
 }
 
@@ -141,12 +191,17 @@ func page(cmd *cobra.Command, c *client.Client, path string, columns []column, f
 	limit, _ := cmd.Flags().GetInt("limit")
 	q := url.Values{"limit": {strconv.Itoa(limit)}}
 	for _, f := range append([]string{"cursor"}, filters...) {
-		if v, _ := cmd.Flags().GetString(strings.ReplaceAll(f, "_", "-")); v != "" {
-			q.Set(f, v)
+		name, _, _ := strings.Cut(f, ":")
+		if v, _ := cmd.Flags().GetString(strings.ReplaceAll(name, "_", "-")); v != "" {
+			q.Set(name, v)
 		}
 	}
+	join := "?"
+	if strings.Contains(path, join) {
+		join = "&"
+	}
 	var out any
-	if err := c.Call(cmd.Context(), "GET", path+"?"+q.Encode(), nil, &out); err != nil {
+	if err := c.Call(cmd.Context(), "GET", path+join+q.Encode(), nil, &out); err != nil {
 		return err
 	}
 	return show(cmd, out, columns)
@@ -165,6 +220,21 @@ func one(use, short, method, path string, columns []column) *cobra.Command {
 	return cmd
 }
 
+// cancel is a command that calls something off.
+func cancel(what, short, path string, columns []column) *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{Use: "cancel " + what, Short: short, Args: exactly(1), RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
+		var out any
+		if err := c.Call(cmd.Context(), "POST", fmt.Sprintf(path, url.PathEscape(args[0])), map[string]string{"reason": reason}, &out); err != nil {
+			return err
+		}
+		return show(cmd, out, columns)
+	})}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for those who wonder later")
+	outputFlag(cmd)
+	return cmd
+}
+
 // exactly wants n arguments, and says so in the words of usage.
 func exactly(n int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
@@ -175,13 +245,22 @@ func exactly(n int) cobra.PositionalArgs {
 	}
 }
 
+// group is a command that only holds others.
 func group(use, short string, commands ...*cobra.Command) *cobra.Command {
-	cmd := &cobra.Command{Use: use, Short: short, Args: func(cmd *cobra.Command, args []string) error {
-		if len(args) > 0 {
-			return usage(fmt.Errorf("%s has no command of this name; see %s --help", cmd.CommandPath(), cmd.CommandPath()))
-		}
-		return nil
-	}, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd := &cobra.Command{Use: use, Short: short, Args: noCommand, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	cmd.AddCommand(commands...)
 	return cmd
+}
+
+// noCommand refuses arguments where the name of a command was wanted.
+func noCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	text := fmt.Sprintf("%s has no command %s", cmd.CommandPath(), printable(args[0]))
+	cmd.SuggestionsMinimumDistance = 1 + min(1, len(args[0])/4) // letters that differ
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		text += "; did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return usage(fmt.Errorf("%s; see %s --help", text, cmd.CommandPath()))
 }

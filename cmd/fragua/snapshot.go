@@ -3,12 +3,14 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,11 +26,11 @@ const (
 	maxSnapshot = 4 << 30 // bytes of all files
 )
 
-// snapshot writes the files of a folder into a compressed archive, and returns it
-// with a name made of what is in it. The caller closes and removes the file.
-func snapshot(dir string) (file *os.File, version string, err error) {
-	names, err := files(dir)
-	if err != nil {
+// snapshot writes the files of names, of at most so many bytes, into a compressed
+// archive, and returns it with a name made of what is in it. The caller closes and
+// removes the file.
+func snapshot(dir string, names []string, most int64) (file *os.File, version string, err error) {
+	if err := measure(dir, names, most); err != nil {
 		return nil, "", err
 	}
 	file, err = os.CreateTemp("", "fragua-source-*")
@@ -52,14 +54,9 @@ func snapshot(dir string) (file *os.File, version string, err error) {
 		return nil, "", err
 	}
 	defer root.Close()
-	var total int64
 	for _, name := range names {
-		n, err := add(out, root, name)
-		if err != nil {
+		if err := add(out, root, name); err != nil {
 			return nil, "", fmt.Errorf("%s: %w", name, err)
-		}
-		if total += n; total > maxSnapshot {
-			return nil, "", fmt.Errorf("the folder holds more than %d bytes: name less, with .gitignore", int64(maxSnapshot))
 		}
 	}
 	if err := errors.Join(out.Close(), z.Close()); err != nil {
@@ -71,76 +68,136 @@ func snapshot(dir string) (file *os.File, version string, err error) {
 	return file, hex.EncodeToString(sum.Sum(nil))[:16], nil
 }
 
+// measure refuses files that come to more than most bytes, before any is packed, and
+// says where most of them lie.
+func measure(dir string, names []string, most int64) error {
+	var total int64
+	parts := map[string]int64{}
+	for _, name := range names {
+		info, err := os.Lstat(filepath.Join(dir, name))
+		if err != nil || !info.Mode().IsRegular() {
+			continue // gone meanwhile, or no file: left out
+		}
+		top, _, _ := strings.Cut(filepath.ToSlash(name), "/")
+		parts[top] += info.Size()
+		total += info.Size()
+	}
+	if total <= most {
+		return nil
+	}
+	largest := slices.MaxFunc(slices.Collect(maps.Keys(parts)), func(a, b string) int { return cmp.Compare(parts[a], parts[b]) })
+	return fmt.Errorf("they come to %d MiB, and %d MiB is the most; %d MiB lie in %s: in a git repository .gitignore keeps files out",
+		total>>20, most>>20, parts[largest]>>20, printable(largest))
+}
+
 // add writes one file; what is gone meanwhile, or is no file, is left out.
-func add(out *tar.Writer, root *os.Root, name string) (int64, error) {
+func add(out *tar.Writer, root *os.Root, name string) error {
 	info, err := root.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+		return nil
 	}
 	if err != nil {
-		return 0, err
+		return err
 	}
 	h := &tar.Header{Name: filepath.ToSlash(name), Mode: int64(info.Mode().Perm()), ModTime: time.Unix(0, 0)}
 	switch {
 	case info.Mode()&fs.ModeSymlink != 0:
 		h.Typeflag = tar.TypeSymlink
 		if h.Linkname, err = root.Readlink(name); err != nil {
-			return 0, err
+			return err
 		}
-		return 0, out.WriteHeader(h)
+		return out.WriteHeader(h)
 	case !info.Mode().IsRegular():
-		return 0, nil
+		return nil
 	}
 	f, err := root.Open(name)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer f.Close()
 	h.Typeflag, h.Size = tar.TypeReg, info.Size()
 	if err := out.WriteHeader(h); err != nil {
-		return 0, err
+		return err
 	}
-	return io.Copy(out, io.LimitReader(f, info.Size()))
+	_, err = io.Copy(out, io.LimitReader(f, info.Size()))
+	return err
 }
 
-// files returns what belongs to a folder: what git does not ignore, or everything.
-func files(dir string) ([]string, error) {
+// files returns what belongs to a folder: what git does not ignore, or everything;
+// and apart from it the data folders of Fragua, which hold keys and stay at home.
+func files(dir string) (names, left []string, err error) {
+	homes := map[string]bool{".": false}
+	atHome := func(folder string) bool {
+		known, ok := homes[folder]
+		if !ok {
+			known = isHome(filepath.Join(dir, folder))
+			if homes[folder] = known; known {
+				left = append(left, folder)
+			}
+		}
+		return known
+	}
+	if isHome(dir) {
+		return nil, nil, errors.New("it is the data folder of a Fragua server")
+	}
 	cmd := exec.Command("git", "-C", dir, "ls-files", "-z", "-co", "--exclude-standard")
 	var out bytes.Buffer
 	cmd.Stdout = &out
-	var names []string
 	if err := cmd.Run(); err == nil {
+	next:
 		for name := range strings.SplitSeq(out.String(), "\x00") {
-			if name != "" {
-				names = append(names, filepath.FromSlash(name))
+			if name == "" {
+				continue
 			}
-		}
-	} else {
-		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-			if err != nil {
-				return err
-			}
-			if d.IsDir() {
-				if d.Name() == ".git" {
-					return fs.SkipDir
+			name = filepath.FromSlash(name)
+			for folder := filepath.Dir(name); folder != "."; folder = filepath.Dir(folder) {
+				if atHome(folder) {
+					continue next
 				}
-				return nil
 			}
-			rel, err := filepath.Rel(dir, path)
-			names = append(names, rel)
-			if len(names) > maxFiles {
-				return fmt.Errorf("more than %d files", maxFiles)
-			}
-			return err
-		})
-		if err != nil {
-			return nil, err
+			names = append(names, name)
 		}
+	} else if names, err = walk(dir, atHome); err != nil {
+		return nil, nil, err
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
 	if len(names) > maxFiles {
-		return nil, fmt.Errorf("more than %d files", maxFiles)
+		return nil, nil, fmt.Errorf("there are more than %d", maxFiles)
 	}
-	return names, nil
+	return names, left, nil
+}
+
+// isHome says whether a folder is one that fragua serve keeps its data in.
+func isHome(folder string) bool {
+	for _, name := range []string{"owner.token", "lock"} {
+		if _, err := os.Lstat(filepath.Join(folder, name)); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// walk returns all files of a folder but git's own, and those of folders to skip.
+func walk(dir string, skip func(folder string) bool) (names []string, err error) {
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if d.Name() == ".git" || skip(rel) {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if names = append(names, rel); len(names) > maxFiles {
+			return fmt.Errorf("there are more than %d", maxFiles)
+		}
+		return nil
+	})
+	return names, err
 }

@@ -1,6 +1,13 @@
 package main
 
-import "runtime/debug"
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
 
 // version is set by the linker for releases; other builds say what they were
 // made from.
@@ -25,4 +32,20 @@ func revision() string {
 		rev = rev[:12]
 	}
 	return rev + dirty
+}
+func versionCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		if format, _ := cmd.Flags().GetString("output"); format != "table" {
+			return show(cmd, struct {
+				Version  string `json:"version"`
+				Revision string `json:"revision"`
+				Go       string `json:"go"`
+				Platform string `json:"platform"`
+			}{version, revision(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}, nil)
+		}
+		_, err := fmt.Fprintln(cmd.OutOrStdout(), strings.TrimSpace("fragua "+version+" "+revision()), runtime.Version(), runtime.GOOS+"/"+runtime.GOARCH)
+		return err
+	}}
+	outputFlag(cmd)
+	return cmd
 }

@@ -156,7 +156,9 @@ func (c *Client) Call(ctx context.Context, method, path string, in, out any) err
 		_, err := io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer))
 		return err
 	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(out); err != nil {
+	dec := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer))
+	dec.UseNumber() // what is read only to be shown is shown as it was written
+	if err := dec.Decode(out); err != nil {
 		return fmt.Errorf("%s %s: the answer cannot be read: %w", method, path, err)
 	}
 	return nil

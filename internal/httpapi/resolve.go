@@ -45,9 +45,9 @@ func (p *Problem) told(errs []error) {
 			f := d.ErrorDetail()
 			at, message, unread := strings.Cut(f.Message, mark)
 			if !unread {
-				at, message = f.Location, f.Message
+				at, message = f.Location, words(f.Message)
 			}
-			whole = whole && !unread && !slices.Contains(mistyped, message)
+			whole = whole && !unread && !slices.Contains(mistyped, f.Message)
 			p.add(at, message)
 		default:
 			p.add("", err.Error())

@@ -1,0 +1,265 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"fragua.dev/fragua/contract/event"
+	"fragua.dev/fragua/internal/client"
+)
+
+const (
+	lookEvery  = 100 * time.Millisecond
+	cancelTime = 30 * time.Second // for what was started to end, after Ctrl-C
+	eventsTime = 5 * time.Second  // for the last events to come
+)
+
+// jobView and runView are what the command line reads of the API.
+type (
+	jobView struct {
+		ID       string     `json:"job_id"`
+		Name     string     `json:"name"`
+		Undoes   string     `json:"undoes"` // the job whose work this one undoes
+		State    string     `json:"state"`
+		Attempts int        `json:"attempts"`
+		Created  time.Time  `json:"created_at"`
+		Started  *time.Time `json:"started_at"`
+		Finished *time.Time `json:"finished_at"`
+		Failure  *struct {
+			Code    string `json:"code"`
+			Message string `json:"message"`
+		} `json:"failure"`
+		Steps []stepView `json:"steps"`
+	}
+	stepView struct {
+		ID       string     `json:"step_id"`
+		Name     string     `json:"name"`
+		State    string     `json:"state"`
+		Exec     string     `json:"exec_id"`
+		ExitCode *int       `json:"exit_code"`
+		Message  string     `json:"message"`
+		Started  *time.Time `json:"started_at"`
+		Duration int64      `json:"duration_ms"`
+	}
+	runView struct {
+		ID    string `json:"run_id"`
+		State string `json:"state"`
+		Jobs  []struct {
+			ID string `json:"job_id"`
+		} `json:"jobs"`
+	}
+)
+
+func ended(state string) bool {
+	return state == "SUCCEEDED" || state == "FAILED" || state == "CANCELLED" || state == "TERMINATED"
+}
+
+// follower follows one run, and shows it.
+type follower struct {
+	c        *client.Client
+	id, name string
+	hint     string // flags that make a command look where the run is
+	fleeting bool   // nothing of the run is kept
+	note     string
+	began    time.Time
+	out      io.Writer // for people
+	plain    bool
+	screen   *screen
+
+	wg    sync.WaitGroup
+	mu    sync.Mutex
+	jobs  map[string]*followed
+	order []string
+}
+
+// followed is a job of the run, with the ends of its logs.
+type followed struct {
+	view jobView
+	logs map[string]*tail // by execution
+	open int              // logs that are being read
+	said string           // the state that was shown last
+}
+
+// tell prints the run's events, and returns a channel that is closed after the last.
+func (r *follower) tell(ctx context.Context, out io.Writer) chan error {
+	told := make(chan error, 1)
+	connected := make(chan struct{})
+	go func() {
+		mine := map[string]bool{r.id: true}
+		time.AfterFunc(300*time.Millisecond, func() { close(connected) })
+		told <- r.c.Events(context.WithoutCancel(ctx), []string{"ci.job.>", "ci.step.>", "ci.run.>", "ci.assignment.>", "ci.worker.>", "ci.compensation.>", "ci.artifact.>"}, "", true,
+			func(_ string, e event.Event, raw []byte) error {
+				if d, err := event.JobRequested.Read(e); err == nil && string(d.Run) == r.id {
+					mine[string(d.Job)] = true
+				}
+				if !mine[e.Key] {
+					return nil
+				}
+				if _, err := out.Write(append(raw, '\n')); err != nil {
+					return err
+				}
+				if e.Subject == event.RunEnded.Subject {
+					return errEnd
+				}
+				return nil
+			})
+	}()
+	<-connected
+	return told
+}
+
+var errEnd = errors.New("the run has ended")
+
+// follow looks at the run until it has ended. When ctx ends it cancels the run, and
+// waits for what was started to end.
+func (r *follower) follow(ctx context.Context) (state string, err error) {
+	look := context.WithoutCancel(ctx)
+	stop := ctx.Done()
+	var deadline <-chan time.Time
+	t := time.NewTicker(lookEvery)
+	defer t.Stop()
+	defer r.wg.Wait()
+	for {
+		state, err := r.look(look)
+		if err != nil {
+			return "", err
+		}
+		if ended(state) {
+			r.wg.Wait()
+			r.show()
+			r.summary(state)
+			return state, ctx.Err()
+		}
+		select {
+		case <-t.C:
+		case <-stop:
+			stop, deadline = nil, time.After(cancelTime)
+			r.interrupted()
+			if err := r.c.Call(look, "POST", "/runs/"+r.id+"/cancel", map[string]string{"reason": "interrupted"}, nil); err != nil {
+				return "", err
+			}
+		case <-deadline:
+			return "", errors.New("what was started did not end in time")
+		}
+	}
+}
+
+// interrupted says that the run is being ended.
+func (r *follower) interrupted() {
+	const note = "interrupted; ending what was started"
+	if r.screen == nil {
+		fmt.Fprintln(os.Stderr, "\nfragua: "+note)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.note = note
+}
+
+// look fetches how the run and its jobs stand, and follows the logs of new steps.
+func (r *follower) look(ctx context.Context) (string, error) {
+	var run runView
+	if err := r.c.Call(ctx, "GET", "/runs/"+r.id, nil, &run); err != nil {
+		return "", err
+	}
+	var all []jobView
+	for cursor := ""; ; {
+		var page struct {
+			Items []jobView `json:"items"`
+			Next  string    `json:"next_cursor"`
+		}
+		if err := r.c.Call(ctx, "GET", "/jobs?limit=500&run_id="+r.id+"&cursor="+url.QueryEscape(cursor), nil, &page); err != nil {
+			return "", err
+		}
+		all = append(all, page.Items...)
+		if cursor = page.Next; cursor == "" {
+			break
+		}
+	}
+	place := map[string]int{} // each job after what it needs; what undoes them last
+	for i, j := range run.Jobs {
+		place[j.ID] = i + 1
+	}
+	slices.SortStableFunc(all, func(a, b jobView) int {
+		x, y := place[a.ID], place[b.ID]
+		if x == 0 || y == 0 {
+			return y - x
+		}
+		return x - y
+	})
+	r.mu.Lock()
+	for _, j := range all {
+		f := r.jobs[j.ID]
+		if f == nil {
+			f = &followed{logs: map[string]*tail{}}
+			r.jobs[j.ID] = f
+			r.order = append(r.order, j.ID)
+		}
+		f.view = j
+		for _, s := range j.Steps {
+			if s.Exec != "" && f.logs[s.Exec] == nil {
+				t := &tail{}
+				f.logs[s.Exec] = t
+				f.open++
+				r.wg.Go(func() {
+					r.read(ctx, j.Name+"/"+s.Name, s.Exec, t)
+					r.mu.Lock()
+					defer r.mu.Unlock()
+					f.open--
+				})
+			}
+		}
+	}
+	r.mu.Unlock()
+	r.show()
+	return run.State, nil
+}
+
+// read follows a step's log to its end.
+func (r *follower) read(ctx context.Context, title, exec string, t *tail) {
+	body, err := r.c.Open(ctx, "/logs/"+url.PathEscape(exec)+"?follow=true", "")
+	if err != nil {
+		return // the summary says where the log is
+	}
+	defer body.Close()
+	var each func(line []byte)
+	if r.plain {
+		each = func(line []byte) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			fmt.Fprintf(r.out, "%s | %s\n", title, line)
+		}
+	}
+	t.read(body, each)
+}
+
+// show says what is new.
+func (r *follower) show() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.screen != nil {
+		_, lines := r.screen.size()
+		r.screen.draw(r.fit(lines-1), false)
+		return
+	}
+	if !r.plain {
+		return
+	}
+	for _, id := range r.order {
+		f := r.jobs[id]
+		if ended(f.view.State) && f.open > 0 {
+			continue // its end is told after its last word
+		}
+		if now := fmt.Sprint(f.view.State, f.view.Attempts); now != f.said && f.view.State != "SCHEDULED" && (f.view.State != "PENDING" || f.view.Attempts > 1) {
+			f.said = now
+			fmt.Fprintf(r.out, "%s: %s%s\n", f.view.Name, f.view.State, why(f.view))
+		}
+	}
+}

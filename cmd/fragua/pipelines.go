@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"fragua.dev/fragua/internal/client"
+	"fragua.dev/fragua/internal/pipelinefile"
+)
+
+var runColumns = []column{{"RUN", "run_id"}, {"PIPELINE", "name"}, {"VERSION", "pipeline_version"}, {"STATE", "state"}, {"ATTEMPT", "attempts"}, {"CREATED", "created_at"}, {"FINISHED", "finished_at"}}
+
+var pipeColumns = []column{{"PIPELINE", "pipeline_id"}, {"NAME", "name"}, {"VERSION", "version"}, {"STATE", "state"}, {"CREATED", "created_at"}}
+
+func pipelineCommand() *cobra.Command {
+	send := func(use, short, method, path string, named bool) *cobra.Command {
+		var id string
+		cmd := &cobra.Command{Use: use, Short: short, Args: exactly(strings.Count(use, " ")), RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
+			spec, err := pipelinefile.Load(args[len(args)-1])
+			if err != nil {
+				return usage(err)
+			}
+			in := map[string]any{"spec": spec}
+			target := path
+			if named {
+				target = fmt.Sprintf(path, url.PathEscape(args[0]))
+			} else if id != "" {
+				in["pipeline_id"] = id
+			}
+			var out any
+			if err := c.Call(cmd.Context(), method, target, in, &out); err != nil {
+				return err
+			}
+			return show(cmd, out, pipeColumns)
+		})}
+		outputFlag(cmd)
+		if !named {
+			cmd.Flags().StringVar(&id, "id", "", "the pipeline's id; made by the server unless given")
+		}
+		return cmd
+	}
+	runs := &cobra.Command{Use: "runs PIPELINE", Short: "List runs of a pipeline", Args: exactly(1), RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
+		return page(cmd, c, "/pipelines/"+url.PathEscape(args[0])+"/runs", runColumns, nil)
+	})}
+	pageFlags(runs, nil)
+	var env []string
+	start := &cobra.Command{Use: "run PIPELINE", Short: "Run a pipeline", Args: exactly(1), RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
+		vars, err := variables(env)
+		if err != nil {
+			return usage(err)
+		}
+		var out any
+		if err := c.Call(cmd.Context(), "POST", "/pipelines/"+url.PathEscape(args[0])+"/runs", map[string]any{"env": vars}, &out); err != nil {
+			return err
+		}
+		return show(cmd, out, runColumns)
+	})}
+	outputFlag(start)
+	start.Flags().StringArrayVar(&env, "env", nil, "NAME=VALUE, or NAME to pass this environment's on")
+	return group("pipeline", "Pipelines and their runs",
+		send("create FILE", "Create a pipeline from a file", "POST", "/pipelines", false),
+		send("update PIPELINE FILE", "Make a new version of a pipeline", "PUT", "/pipelines/%s", true),
+		list("list", "List pipelines", "/pipelines", pipeColumns), one("get PIPELINE", "Show a pipeline", "GET", "/pipelines/%s", pipeColumns), start, runs,
+		one("status RUN", "Show a run", "GET", "/runs/%s", runColumns), cancel("RUN", "Cancel a run", "/runs/%s/cancel", runColumns),
+		one("retry RUN", "Run again what failed of a run, and what depends on it", "POST", "/runs/%s/retry", runColumns))
+}
+
+// variables reads NAME=VALUE, and NAME from this environment.
+func variables(args []string) (map[string]string, error) {
+	out := map[string]string{}
+	for _, a := range args {
+		name, value, given := strings.Cut(a, "=")
+		if !given {
+			var ok bool
+			if value, ok = os.LookupEnv(name); !ok {
+				return nil, fmt.Errorf("--env %s: not set here; give --env %s=VALUE", name, name)
+			}
+		}
+		out[name] = value
+	}
+	return out, nil
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+var (
+	marks  = map[string]string{"SUCCEEDED": "✓", "FAILED": "✗", "CANCELLED": "–", "TERMINATED": "!", "RUNNING": "●", "SCHEDULED": "○", "PENDING": "·", "COMPLETED": "✓", "STARTED": "●", "SKIPPED": "–"}
+	colors = map[string]string{"SUCCEEDED": "32", "COMPLETED": "32", "FAILED": "31", "TERMINATED": "35", "CANCELLED": "33", "RUNNING": "36", "STARTED": "36", "SKIPPED": "90", "PENDING": "90", "SCHEDULED": "90"}
+)
+
+func (r *follower) paint(state, text string) string {
+	if r.screen == nil || r.screen.plain {
+		return text
+	}
+	return "\x1b[" + colors[state] + "m" + text + "\x1b[0m"
+}
+
+func round(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	case d < time.Minute:
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
+}
+
+// fit shows the run in at most so many lines, the more the more there is room for.
+func (r *follower) fit(lines int) []string {
+	var tree []string
+	for _, v := range []view{{tail: tailShown}, {tail: 2}, {tail: 1}, {}, {fold: true}} {
+		if tree = r.tree(v); len(tree) <= lines {
+			return tree
+		}
+	}
+	return append(tree[:max(0, lines-1)], "  …")
+}
+
+// view is how much of a run is shown.
+type view struct {
+	tail int  // lines of the log of a step that runs, or has failed
+	fold bool // only jobs at work and failed ones, the others counted
+}
+
+// tree shows the run's jobs: those that succeeded in one line, those that failed
+// with all that is known.
+func (r *follower) tree(v view) []string {
+	title := r.name + "  " + round(time.Since(r.began))
+	if r.note != "" {
+		title += "  " + r.note
+	}
+	lines := []string{title}
+	folded := map[string]int{}
+	for _, id := range r.order {
+		f := r.jobs[id]
+		if s := f.view.State; v.fold && s != "RUNNING" && s != "FAILED" && s != "TERMINATED" {
+			folded[s]++
+			continue
+		}
+		lines = append(lines, r.branch(f, v)...)
+	}
+	for _, s := range []string{"SUCCEEDED", "SCHEDULED", "PENDING", "CANCELLED"} {
+		if n := folded[s]; n > 0 {
+			lines = append(lines, "  "+r.paint(s, fmt.Sprintf("%s %d %s", marks[s], n, strings.ToLower(s))))
+		}
+	}
+	return lines
+}
+
+// branch shows one job.
+func (r *follower) branch(f *followed, v view) []string {
+	j := f.view
+	took := ""
+	if j.Started != nil {
+		end := time.Now()
+		if j.Finished != nil {
+			end = *j.Finished
+		}
+		took = "  " + round(end.Sub(*j.Started))
+	}
+	if j.Attempts > 1 {
+		took += fmt.Sprintf("  (attempt %d)", j.Attempts)
+	}
+	lines := []string{"  " + r.paint(j.State, marks[j.State]+" "+printable(j.Name)) + took + why(j)}
+	if v.fold || j.State != "RUNNING" && j.State != "FAILED" && j.State != "TERMINATED" {
+		return lines
+	}
+	for _, s := range j.Steps {
+		if s.State == "PENDING" || s.State == "SKIPPED" {
+			continue
+		}
+		took := ""
+		if s.State != "STARTED" {
+			took = "  " + round(time.Duration(s.Duration)*time.Millisecond)
+		}
+		lines = append(lines, "      "+r.paint(s.State, marks[s.State]+" "+printable(s.Name))+took)
+		if t := f.logs[s.Exec]; t != nil && s.State != "COMPLETED" {
+			for _, l := range t.last(v.tail) {
+				lines = append(lines, "        "+r.paint("SKIPPED", "│")+" "+l)
+			}
+		}
+	}
+	return lines
+}
+
+// why says why a job did not succeed: by its own step, or by the platform.
+func why(j jobView) string {
+	switch {
+	case j.Failure == nil || j.State == "SUCCEEDED" || j.State == "RUNNING":
+		return ""
+	case j.State == "TERMINATED" || j.Failure.Code == "lost":
+		return ": the platform failed, not the job: " + printable(j.Failure.Message)
+	}
+	for _, s := range j.Steps {
+		if s.State == "FAILED" && len(j.Steps) > 1 {
+			return ": in step " + printable(s.Name) + ": " + printable(j.Failure.Message)
+		}
+	}
+	return ": " + printable(j.Failure.Message)
+}
+
+// summary ends what is shown: how the run went, and how to look deeper.
+func (r *follower) summary(state string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	count := map[string]int{}
+	undone, left := 0, 0
+	var deeper []string
+	for _, id := range r.order {
+		j := r.jobs[id].view
+		switch {
+		case j.Undoes == "":
+			count[j.State]++
+		case j.State == "SUCCEEDED":
+			undone++
+		default:
+			left++
+		}
+		if j.State == "FAILED" || j.State == "TERMINATED" {
+			deeper = append(deeper, "  fragua job logs "+j.ID+r.hint)
+		}
+	}
+	var parts []string
+	add := func(n int, what string) {
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, what))
+		}
+	}
+	for _, s := range []string{"SUCCEEDED", "FAILED", "TERMINATED", "CANCELLED"} {
+		add(count[s], strings.ToLower(s))
+	}
+	add(undone, "undone")
+	add(left, "not undone")
+	if r.screen != nil {
+		r.screen.draw(r.tree(view{tail: tailLines}), true)
+	}
+	fmt.Fprintf(r.out, "%s %s %s in %s: %s\n", r.paint(state, marks[state]), r.name, strings.ToLower(state), round(time.Since(r.began)), strings.Join(parts, ", "))
+	if r.fleeting {
+		fmt.Fprintln(r.out, "another run is at work, so nothing of this one is kept; with --data DIR it would be")
+		return
+	}
+	if len(deeper) > 5 {
+		deeper = append(deeper[:5], "  …")
+	}
+	if deeper == nil {
+		deeper = []string{"  fragua pipeline status " + r.id + r.hint}
+	}
+	fmt.Fprintf(r.out, "look deeper:\n%s\n", strings.Join(deeper, "\n"))
+}

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"fragua.dev/fragua/internal/pipelinefile"
+)
+
+func validateCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "validate FILE…", Short: "Check pipeline files", Example: "  fragua validate fragua.yaml",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usage(errors.New("want FILE…; see fragua validate --help"))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			bad := 0
+			for _, f := range args {
+				p, err := pipelinefile.Load(f)
+				if err != nil {
+					fmt.Fprintln(cmd.ErrOrStderr(), err)
+					bad++
+					continue
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: pipeline %s with %d jobs is valid\n", f, p.Name, len(p.Jobs))
+			}
+			if bad > 0 {
+				return exitError{exitUsage, errTold}
+			}
+			return nil
+		},
+	}
+}
