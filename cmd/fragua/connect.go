@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -29,6 +30,9 @@ func connect(cmd *cobra.Command) (c *client.Client, done func(), err error) {
 			return nil, done, err
 		}
 		if server == "" {
+			if _, err := os.Stat(filepath.Join(data, "orchestration.db")); err != nil {
+				return nil, done, usage(fmt.Errorf("there is no server on %s, and nothing that one has kept; start one with fragua serve --data %s", data, quotePath(data)))
+			}
 			h, err := boot(cmd.Context(), Settings{Data: data, Listen: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				return nil, done, err
@@ -41,17 +45,20 @@ func connect(cmd *cobra.Command) (c *client.Client, done func(), err error) {
 			return client.New(h.URL(), h.Token()), done, nil
 		}
 	}
-	if token == "" {
-		token = findToken(data)
-	}
 	if server == "" {
 		server = defaultURL
+	}
+	if token == "" {
+		token = findToken(server, data)
 	}
 	return client.New(server, token), done, nil
 }
 
 // running returns the URL of the server that works in a data folder, if one does.
 func running(data string) (string, error) {
+	if _, err := os.Stat(data); errors.Is(err, fs.ErrNotExist) {
+		return "", nil // and locking it would make it
+	}
 	lock, err := lockDir(data)
 	if err == nil {
 		lock.Close()
@@ -73,26 +80,32 @@ func readAddress(data string) (string, error) {
 	return strings.TrimSpace(string(b)), err
 }
 
-// findToken returns the token of fragua login, or the owner's of a server on this
-// machine.
-func findToken(data string) string {
-	var files []string
+// findToken returns the token for a server: that of fragua login to it; the owner's
+// of the data folder that is named, or that a server on this machine noted. No token
+// is sent to a server that it is not for.
+func findToken(server, data string) string {
 	if data != "" {
-		files = append(files, filepath.Join(data, "owner.token"))
-	} else {
-		if f, err := tokenFile(); err == nil {
-			files = append(files, f)
-		}
-		if d, err := stateDir(); err == nil {
-			files = append(files, filepath.Join(d, "owner.token"))
-		}
+		return tokenOf(data)
 	}
-	for _, f := range files {
-		if t, err := readToken(f); err == nil && t != "" {
-			return t
-		}
+	if t, err := keptToken(server); err == nil {
+		return t
+	}
+	if d, err := noted(server); err == nil {
+		return tokenOf(d)
+	}
+	if d, err := stateDir(); err == nil && onThisMachine(server) {
+		return tokenOf(d)
 	}
 	return ""
+}
+
+// tokenOf returns the owner's token of a data folder, or nothing.
+func tokenOf(data string) string {
+	t, err := readToken(filepath.Join(data, "owner.token"))
+	if err != nil {
+		return ""
+	}
+	return t
 }
 
 // call runs fn with a client.

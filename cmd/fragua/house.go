@@ -15,6 +15,7 @@ type Settings struct {
 	NATS       string   // URL of an external bus; the embedded one when empty
 	NATSListen string   // HOST:PORT that opens the embedded bus; none when empty
 	Provider   string   // process, docker, kubernetes
+	MaxQueue   int      // jobs that have not ended; 0 is 100,000
 	MaxWorkers int      // at one time; 0 leaves it to the machine
 	Log        *slog.Logger
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/url"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
@@ -93,17 +92,11 @@ func loginCommand() *cobra.Command {
 				Sub    string `json:"sub"`
 				Tenant string `json:"tenant_id"`
 			}
-			if err := client.New(cmp.Or(server, defaultURL), token).Call(cmd.Context(), "GET", "/whoami", nil, &who); err != nil {
+			server = cmp.Or(server, defaultURL)
+			if err := client.New(server, token).Call(cmd.Context(), "GET", "/whoami", nil, &who); err != nil {
 				return fmt.Errorf("the token is not kept: %w", err)
 			}
-			file, err := tokenFile()
-			if err != nil {
-				return err
-			}
-			if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-				return err
-			}
-			if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
+			if err := keepToken(server, token); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "logged in as %s of tenant %s\n", printable(who.Sub), printable(who.Tenant))

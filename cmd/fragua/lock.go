@@ -25,9 +25,27 @@ func (l lock) Close() error {
 	return errors.Join(errs...)
 }
 
-// lockTime is how long a process with some rooms waits for a client that looks, in
-// running, whether there is a server: that one locks the folder for a moment.
-const lockTime = time.Second
+// lockTime is how long a server waits for who holds the lock for a moment: a client
+// that looks, in running, whether there is a server; or a child of a server that was
+// killed, which has its files until it has become another program.
+const lockTime = 2 * time.Second
+
+// lockSoon is lockDir for those who mean to stay.
+func lockSoon(ctx context.Context, dir string, rooms ...string) (lock, error) {
+	ctx, cancel := context.WithTimeout(ctx, lockTime)
+	defer cancel()
+	for {
+		l, err := lockDir(dir, rooms...)
+		if !errors.Is(err, errLocked) {
+			return l, err
+		}
+		select {
+		case <-time.After(lockTime / 50):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
 
 // lockDir locks the data folder dir: all of it, or some rooms. Processes with some
 // rooms share the folder's lock, which one with all of them has for itself, and have
@@ -57,19 +75,8 @@ func lockDir(dir string, rooms ...string) (_ lock, err error) {
 		}
 		return l, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), lockTime)
-	defer cancel()
-	for err = take(whole, syscall.LOCK_SH); errors.Is(err, syscall.EWOULDBLOCK); err = take(whole, syscall.LOCK_SH) {
-		l.Close() // nothing but the file that is taken
-		l = nil
-		select {
-		case <-time.After(lockTime / 50):
-		case <-ctx.Done():
-			return nil, locked(err, dir)
-		}
-	}
-	if err != nil {
-		return nil, err
+	if err := take(whole, syscall.LOCK_SH); err != nil {
+		return nil, locked(err, dir)
 	}
 	for _, r := range rooms {
 		if err := take(filepath.Join(dir, "rooms", r+".lock"), syscall.LOCK_EX); err != nil {

@@ -59,7 +59,7 @@ func openHouse(ctx context.Context, s Settings) (_ *opened, err error) {
 		}
 		err = errors.Join(err, o.abandon())
 	}()
-	lock, err := lockDir(s.Data, s.Services...)
+	lock, err := lockSoon(ctx, s.Data, s.Services...)
 	if err != nil {
 		return nil, err
 	}

@@ -71,7 +71,7 @@ func (o *opened) telemetry(ctx context.Context) (house.Room, error) {
 }
 
 func (o *opened) orchestration(ctx context.Context) (house.Room, error) {
-	return orchestration.Open(ctx, orchestration.Config{Dir: o.Data, Now: o.now, IDs: o.ids, Log: o.log, Decider: o.decider("orchestration")})
+	return orchestration.Open(ctx, orchestration.Config{Dir: o.Data, Now: o.now, IDs: o.ids, Log: o.log, MaxLive: o.MaxQueue, Decider: o.decider("orchestration")})
 }
 
 func (o *opened) scheduling(ctx context.Context) (house.Room, error) {
@@ -80,7 +80,7 @@ func (o *opened) scheduling(ctx context.Context) (house.Room, error) {
 		return nil, err
 	}
 	return scheduling.Open(ctx, scheduling.Config{
-		Dir: o.Data, Now: o.now, IDs: o.ids, Log: o.log, Decider: o.decider("scheduling"), Principal: self, Nodes: []scheduling.NodeConfig{localNode()},
+		Dir: o.Data, Now: o.now, IDs: o.ids, Log: o.log, MaxQueue: o.MaxQueue, Decider: o.decider("scheduling"), Principal: self, Nodes: []scheduling.NodeConfig{localNode()},
 	})
 }
 

@@ -153,13 +153,18 @@ func platform(cmd *cobra.Command) (c *client.Client, hint string, fleeting bool,
 		}
 	}
 	hint = " --data " + quotePath(state)
-	if url, err := running(state); err == nil && url != "" && data != "" {
-		return client.New(url, findToken(data)), hint, false, func() {}, nil
+	url, err := running(state)
+	if err == nil && url != "" && data != "" {
+		return client.New(url, findToken(url, data)), hint, false, func() {}, nil
 	}
+	busy := err != nil || url != ""
 	s := Settings{Data: state, Listen: "127.0.0.1:0", Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))}
-	h, err := boot(cmd.Context(), s)
+	var h House
+	if !busy {
+		h, err = boot(cmd.Context(), s)
+	}
 	remove := func() {}
-	if errors.Is(err, errLocked) { // another run is at work: this one gets a folder of its own
+	if busy || errors.Is(err, errLocked) { // another run is at work: this one gets a folder of its own
 		if s.Data, err = os.MkdirTemp(state, "run-*"); err != nil {
 			return nil, "", false, nil, err
 		}

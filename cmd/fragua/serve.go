@@ -75,6 +75,7 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&s.NATSListen, "nats-listen", "", "HOST:PORT that opens the embedded bus; on loopback anyone may read events there, to write takes DIR/bus.password")
 	f.StringVar(&s.Provider, "provider", "process", "what workers are: process")
 	f.IntVar(&s.MaxWorkers, "max-workers", 0, "workers at one time; 512 unless given")
+	f.IntVar(&s.MaxQueue, "max-queue", 0, "jobs that have not ended; more are refused with 429; 100000 unless given")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	return cmd
 }
@@ -130,6 +131,14 @@ func serve(ctx context.Context, s Settings) error {
 	h, err := openHouse(ctx, s)
 	if err != nil {
 		return err
+	}
+	if len(s.Services) == 0 || slices.Contains(s.Services, front) {
+		undo, err := note(h.house.Address(), s.Data)
+		if err != nil {
+			s.Log.Warn("client commands will not find the token by themselves", "error", err)
+		} else {
+			defer undo() // a note that is left is told by its address
+		}
 	}
 	fmt.Fprintf(os.Stderr, "fragua %s serves %s\n  data   %s\n  token  %s\n", version, h.URL(), s.Data, filepath.Join(s.Data, "owner.token"))
 	if len(s.Services) > 0 {

@@ -66,17 +66,21 @@ func Launch(exe, dir string, log io.Writer, args ...string) (*Server, error) {
 
 // LaunchPart starts fragua serve with some of the services, beside processes with the
 // others. Await returns when all of them are there.
-func LaunchPart(exe, dir string, log io.Writer, services ...string) (*Server, error) {
+func LaunchPart(exe, dir string, log io.Writer, services []string, args ...string) (*Server, error) {
 	start := launch
 	if slices.Contains(services, "orchestration") { // the one whose address clients find
 		start = Launch
 	}
-	return start(exe, dir, log, "--services", strings.Join(services, ","))
+	return start(exe, dir, log, append([]string{"--services", strings.Join(services, ",")}, args...)...)
 }
+
+// StateHome is where the server in dir notes, for its user's commands, that it is there.
+func StateHome(dir string) string { return dir + ".state" }
 
 func launch(exe, dir string, log io.Writer, args ...string) (*Server, error) {
 	s := &Server{exited: make(chan struct{})}
 	s.cmd = exec.Command(exe, append([]string{"serve", "--data", dir, "--listen", "127.0.0.1:0"}, args...)...)
+	s.cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+StateHome(dir))
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	s.cmd.WaitDelay = time.Second // its agents may hold the log open
 	began := time.Now()

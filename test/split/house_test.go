@@ -98,7 +98,7 @@ func open(t *testing.T, parts ...[]string) *house {
 
 func (h *house) launch(i int) {
 	h.t.Helper()
-	s, err := program.LaunchPart(h.exe, h.dir, h.log, h.parts[i]...)
+	s, err := program.LaunchPart(h.exe, h.dir, h.log, h.parts[i])
 	if err != nil {
 		h.t.Fatal(err)
 	}

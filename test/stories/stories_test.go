@@ -46,19 +46,33 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
+// houses are the ways in which a story's server is dealt out over processes: rooms
+// do not know whether they are neighbours, and nobody else should.
+var houses = map[string][][]string{
+	"joined": nil,
+	"split":  {{"orchestration", "scheduling", "security"}, {"worker", "execution"}, {"artifact", "telemetry", "console"}},
+}
+
 func TestStories(t *testing.T) {
+	for name, parts := range houses {
+		t.Run(name, func(t *testing.T) { tell(t, parts) })
+	}
+}
+
+func tell(t *testing.T, parts [][]string) {
 	testscript.Run(t, testscript.Params{
 		Dir: ".",
 		Setup: func(e *testscript.Env) error {
 			home := filepath.Join(e.WorkDir, "home")
 			e.Setenv("HOME", home)
-			e.Setenv("XDG_STATE_HOME", filepath.Join(home, "state"))
+			e.Setenv("XDG_STATE_HOME", program.StateHome(filepath.Join(e.WorkDir, "data")))
 			e.Setenv("XDG_CONFIG_HOME", filepath.Join(home, "config"))
 			e.Setenv("PATH", filepath.Dir(exe)+string(os.PathListSeparator)+os.Getenv("PATH"))
 			return os.MkdirAll(home, 0o700)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"rc": rc, "await": await, "keep": keep, "serve": serve,
+			"rc": rc, "await": await, "keep": keep,
+			"serve": func(ts *testscript.TestScript, neg bool, args []string) { serve(ts, neg, args, parts) },
 		},
 	})
 }
@@ -118,8 +132,9 @@ func keep(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // serve starts a server with a data folder and a port of its own, which later
-// commands find, and ends it with the story.
-func serve(ts *testscript.TestScript, neg bool, args []string) {
+// commands find, and ends it with the story. Flags go to the process with
+// orchestration.
+func serve(ts *testscript.TestScript, neg bool, args []string, parts [][]string) {
 	if neg {
 		ts.Fatalf("usage: serve [FLAG…]")
 	}
@@ -128,14 +143,35 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	data := ts.MkAbs("data")
 	log, err := os.Create(ts.MkAbs("server.log"))
 	ts.Check(err)
-	s, err := program.Start(ctx, exe, data, log, args...)
-	ts.Check(err)
+	ts.Defer(func() { log.Close() })
+	var front *program.Server
+	for i, services := range parts {
+		var flags []string
+		if i == 0 {
+			flags = args
+		}
+		s, err := program.LaunchPart(exe, data, log, services, flags...)
+		ts.Check(err)
+		end(ts, s)
+		if i == 0 {
+			front = s
+		}
+	}
+	if front == nil {
+		front, err = program.Launch(exe, data, log, args...)
+		ts.Check(err)
+		end(ts, front)
+	}
+	ts.Check(front.Await(ctx, data))
+	ts.Setenv("FRAGUA_DATA", data)
+	ts.Setenv("URL", front.URL)
+}
+
+// end has a server ended with the story.
+func end(ts *testscript.TestScript, s *program.Server) {
 	ts.Defer(func() {
-		defer log.Close()
 		if err := s.Stop(stopTime); err != nil {
 			ts.Logf("the server: %v", err)
 		}
 	})
-	ts.Setenv("FRAGUA_DATA", data)
-	ts.Setenv("URL", s.URL)
 }
