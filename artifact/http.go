@@ -210,7 +210,7 @@ func (r *Room) content(ctx context.Context, in *Ref) (*huma.StreamResponse, erro
 		w.Header().Set("Content-Disposition", `attachment; filename="`+a.Name+`"`)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("ETag", `"`+a.sum+`"`)
-		http.ServeContent(w, req, "", time.Time{}, f)
+		httpapi.ServeContent(w, req, f)
 	}}, nil
 }
 

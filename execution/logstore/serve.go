@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/internal/httpapi"
 )
 
 const (
@@ -85,7 +86,7 @@ func (s *Store) Serve(w http.ResponseWriter, r *http.Request, t ident.Tenant, e 
 			return
 		}
 		out.c.SetWriteDeadline(time.Time{})
-		http.ServeContent(out, r, "", time.Time{}, part)
+		httpapi.ServeContent(out, r, part)
 	}
 }
 

@@ -165,6 +165,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer out.headOnly()
 	}
 	if r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody {
+		defer hearOut(out, r.Body, clock, r.Header.Get("Expect") != "")
 		if p := h.body(w, r, clock, stream); p != nil {
 			p.write(out)
 			return
@@ -232,6 +233,24 @@ func (h *handler) body(w http.ResponseWriter, r *http.Request, clock *http.Respo
 	_ = clock.SetReadDeadline(until)
 	r.Body = http.MaxBytesReader(w, r.Body, h.MaxBody)
 	return nil
+}
+
+// Bounds on what is read of a body that was refused.
+const (
+	heard    = 32 << 20 // bytes
+	hearTime = 5 * time.Second
+)
+
+// hearOut reads on, up to a bound, what a client sends whose request was refused:
+// many listen only when they have said all, and would find the connection broken
+// in place of the answer. One that asked whether to send has not begun.
+func hearOut(out *writer, body io.Reader, clock *http.ResponseController, waits bool) {
+	if out.status < http.StatusBadRequest || waits {
+		return
+	}
+	_ = clock.Flush() // some do listen
+	_ = clock.SetReadDeadline(time.Now().Add(hearTime))
+	_, _ = io.CopyN(io.Discard, body, heard) // it was refused: how it ends is of no interest
 }
 
 // patience is how many times a request's time a stream waits for a client that

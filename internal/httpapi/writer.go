@@ -54,8 +54,9 @@ func (w *writer) WriteHeader(status int) {
 }
 
 var details = map[int]string{
-	http.StatusNotFound:         "no such path",
-	http.StatusMethodNotAllowed: "this path does not know the method; Allow says which it knows",
+	http.StatusNotFound:                     "no such path",
+	http.StatusRequestedRangeNotSatisfiable: "the content has no such range; Content-Range says how long it is",
+	http.StatusMethodNotAllowed:             "this path does not know the method; Allow says which it knows",
 }
 
 func (w *writer) Write(p []byte) (int, error) {
