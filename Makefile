@@ -17,7 +17,8 @@ lint:         ## what CONTRIBUTING.md asks of a change
 	go vet ./...
 
 generate:     ## docs/events.md, the schemas, the API's descriptions
-	go test ./internal/eventdocs ./internal/pipelinefile ./cmd/fragua -run Golden -update
+	go generate ./internal/eventdocs ./internal/pipelinefile
+	go test ./cmd/fragua -run Golden -update
 
 bench:        ## the table of docs/benchmarks.md
 	go run ./test/bench
