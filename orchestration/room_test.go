@@ -1,15 +1,9 @@
 package orchestration
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
-	"fmt"
 	"log/slog"
-	"net/http"
-	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,175 +11,63 @@ import (
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/contract/spec"
-	"fragua.dev/fragua/internal/httpapi"
 	"fragua.dev/fragua/internal/sqldb"
 )
 
-// permit lets everyone do everything: who may is not what is tested here.
-type permit struct{}
-
-func (permit) Decide(context.Context, authz.Question) authz.Answer {
-	return authz.Answer{Permit: true}
-}
-
-// house is a room with its database, its API and a clock of its own.
-type house struct {
-	t    testing.TB
-	room *Room
-	mux  *http.ServeMux
-
-	mu   sync.Mutex
-	now  time.Time
-	said []event.Event // all that was committed, in order
-}
-
-func newHouse(t testing.TB) *house {
-	h := &house{t: t, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
-	var err error
-	h.room, err = Open(t.Context(), Config{
-		Dir: t.TempDir(), Now: h.clock, IDs: ident.NewSource(h.clock), Log: slog.New(slog.DiscardHandler), Decider: permit{},
-	})
+// TestWakesAfterTheCommit sees to it that the reconciler, which reads what is
+// committed, is not woken for what is not.
+func TestWakesAfterTheCommit(t *testing.T) {
+	r, err := Open(t.Context(), Config{Dir: t.TempDir(), Now: time.Now, IDs: ident.NewSource(time.Now), Log: slog.New(slog.DiscardHandler), Decider: permit{}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := h.room.Close(); err != nil {
-			t.Error(err)
+	defer r.Close()
+	retrying := false
+	r.DB().OnCommit(func(rows []sqldb.Row) {
+		for _, row := range rows {
+			retrying = retrying || row.Event.Subject == event.JobRetrying.Subject
+		}
+		if len(r.soon) > 0 {
+			t.Error("woken before the commit")
 		}
 	})
-	h.room.DB().OnCommit(func(rows []sqldb.Row) {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		for _, r := range rows {
-			h.said = append(h.said, r.Event)
-		}
-	})
-	h.mux = http.NewServeMux()
-	h.room.Routes(httpapi.New(h.mux, "test"))
-	return h
-}
-
-func (h *house) clock() time.Time {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.now
-}
-
-// later moves the clock on.
-func (h *house) later(d time.Duration) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.now = h.now.Add(d)
-}
-
-// heard returns what was said since the first n events.
-func (h *house) heard(n int) []event.Event {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.said[n:len(h.said):len(h.said)]
-}
-
-// count returns how often something of a kind was said of a key.
-func (h *house) count(subject, key string) int {
-	n := 0
-	for _, e := range h.heard(0) {
-		if e.Subject == subject && e.Key == key {
-			n++
-		}
-	}
-	return n
-}
-
-// as returns a context of a caller of a tenant.
-func as(tenant string) context.Context {
-	return authz.With(context.Background(), authz.Principal{Sub: "ana", Tenant: ident.Tenant(tenant), Scopes: []string{"*"}})
-}
-
-// callAs speaks to the API for a tenant, and reads the answer into out.
-func (h *house) callAs(tenant, method, path, body string, out any) int {
-	h.t.Helper()
-	r := httptest.NewRequest(method, path, strings.NewReader(body)).WithContext(as(tenant))
-	r.Header.Set("Content-Type", "application/json")
-	w := httptest.NewRecorder()
-	h.mux.ServeHTTP(w, r)
-	if out != nil {
-		if err := json.Unmarshal(w.Body.Bytes(), out); err != nil {
-			h.t.Fatalf("%s %s: %d: %v", method, path, w.Code, err)
-		}
-	}
-	if w.Code >= 500 {
-		h.t.Errorf("%s %s: %d %s", method, path, w.Code, w.Body)
-	}
-	return w.Code
-}
-
-func (h *house) call(method, path, body string, out any) int {
-	h.t.Helper()
-	return h.callAs("acme", method, path, body, out)
-}
-
-// want calls, and fails the test on another status.
-func (h *house) want(status int, method, path, body string, out any) {
-	h.t.Helper()
-	if got := h.call(method, path, body, out); got != status {
-		h.t.Fatalf("%s %s: %d, want %d", method, path, got, status)
-	}
-}
-
-// job returns a job as it is stored.
-func (h *house) job(id ident.Job) *job {
-	h.t.Helper()
-	j, err := h.room.readJob(context.Background(), "acme", id)
-	if err != nil {
-		h.t.Fatalf("%s: %v", id, err)
-	}
-	return j
-}
-
-// tell gives the room a fact about a job of acme, as the bus would.
-func tell[T any](h *house, k event.Kind[T], id ident.Job, data T) error {
-	e := k.Event(event.About{Tenant: "acme", Key: string(id), At: h.clock()}, data)
-	for _, s := range h.room.Subscriptions() {
-		if s.Subject == e.Subject {
-			return s.Handle(context.Background(), e)
-		}
-	}
-	return fmt.Errorf("nobody hears %s", e.Subject)
-}
-
-// must is tell for what has to be taken.
-func must[T any](h *house, k event.Kind[T], id ident.Job, data T) {
-	h.t.Helper()
-	if err := tell(h, k, id, data); err != nil {
-		h.t.Fatalf("%s of %s: %v", k.Type, id, err)
-	}
-}
-
-// run brings a job that is waiting for its place to RUNNING.
-func (h *house) run(id ident.Job) {
-	h.t.Helper()
-	n := h.job(id).Attempts
-	must(h, event.AssignmentCreated, id, event.Assignment{Assignment: ident.Assignment("asg_" + string(id)), Job: id, Node: "n1", Attempt: n})
-	must(h, event.WorkerCreated, id, event.WorkerMade{Worker: "w1", Job: id, Attempt: n, Address: "127.0.0.1:1"})
-}
-
-// end ends a running job's only step, well or for good.
-func (h *house) end(id ident.Job, well bool) {
-	h.t.Helper()
-	n, at := h.job(id).Attempts, h.clock()
-	if well {
-		must(h, event.StepCompleted, id, event.StepEnd{Job: id, Exec: "x1", Attempt: n, Try: 1, At: at})
-		return
-	}
-	must(h, event.StepFailed, id, event.StepFault{Job: id, Exec: "x1", Attempt: n, Try: 1, At: at, Code: "exit", Last: true, Result: spec.ExecResult{ExitCode: 1}})
-}
-
-// bytesOf writes a job as its row would hold it.
-func bytesOf(t testing.TB, j *job) []byte {
-	t.Helper()
-	b, err := encode(j)
+	ctx := authz.With(t.Context(), authz.Principal{Sub: "ann", Tenant: "acme"})
+	j, _, err := r.createJob(ctx, order{Spec: spec.Job{Command: []string{"false"}, Retries: 1, RetryBackoffMS: 100}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return bytes.TrimSpace(b)
+	e := event.Event{Tenant: "acme"}
+	for what, err := range map[string]error{
+		"assigned": r.assigned(ctx, e, event.Assignment{Job: j.ID, Attempt: 1, Node: "n1"}),
+		"ready":    r.workerReady(ctx, e, event.WorkerMade{Job: j.ID, Attempt: 1, Worker: "w1"}),
+		"failed": r.stepFailed(ctx, e, event.StepFault{
+			Step: j.Steps[0].ID, Job: j.ID, Attempt: 1, Try: 1, Code: "exit", Retryable: true, Last: true, At: time.Now()}),
+	} {
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	if !retrying || len(r.soon) != 1 {
+		t.Errorf("retrying %v, woken %d times", retrying, len(r.soon))
+	}
+}
+
+// TestAStepThatTookNoTimeSaysSo shows how long a step took once it has ended, also
+// if that was less than a millisecond.
+func TestAStepThatTookNoTimeSaysSo(t *testing.T) {
+	j := &job{Job: Job{Steps: []Step{{ID: "stp_1", State: stepPending}}}}
+	show := func() string {
+		b, err := json.Marshal(j.Steps[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	if s := show(); strings.Contains(s, "duration_ms") {
+		t.Errorf("before it began: %s", s)
+	}
+	j.stepEnded(0, 1, "exe_1", stepCompleted, spec.ExecResult{}, 0, time.Now(), "", "")
+	if s := show(); !strings.Contains(s, `"duration_ms":0`) || !strings.Contains(s, `"exit_code":0`) {
+		t.Errorf("ended: %s", s)
+	}
 }
