@@ -136,6 +136,8 @@ func TestRunUndoesWhatItDid(t *testing.T) {
 					t.Errorf("undone: %v, want %v", order, want)
 				}
 				count := map[string]int{}
+				h.check.mu.Lock()
+				defer h.check.mu.Unlock()
 				for _, f := range h.check.facts["acme/"+id] {
 					count[f]++
 				}

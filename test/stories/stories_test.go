@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -53,7 +54,21 @@ var houses = map[string][][]string{
 	"split":  {{"orchestration", "scheduling", "security"}, {"worker", "execution"}, {"artifact", "telemetry", "console"}},
 }
 
+// see opens each folder of the program's sources, so that go test does not take the
+// result of another program from its cache. It notes what tests open, not TestMain.
+func see(root string) error {
+	return filepath.WalkDir(root, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && d.Name() == ".git" {
+			return fs.SkipDir
+		}
+		return err
+	})
+}
+
 func TestStories(t *testing.T) {
+	if err := see("../.."); err != nil {
+		t.Fatal(err)
+	}
 	for name, parts := range houses {
 		t.Run(name, func(t *testing.T) { tell(t, parts) })
 	}
