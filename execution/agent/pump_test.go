@@ -136,6 +136,13 @@ func TestSecretsAreMaskedHoweverTheyArePrinted(t *testing.T) {
 	}
 }
 
+func TestTheBeginningOfASecretIsNoneAtTheEnd(t *testing.T) {
+	frames, _ := pumped(t, t.TempDir(), strings.NewReader("a corr"), "correct-horse-battery")
+	if got := textOf(t, frames); got != "a corr\n" {
+		t.Errorf("kept %q", got)
+	}
+}
+
 func TestOutputThatIsCutOffIsKeptSoFar(t *testing.T) {
 	r := io.MultiReader(strings.NewReader("whole\npart"), iotest.ErrReader(errors.New("the pipe is closed")))
 	frames, size := pumped(t, t.TempDir(), r)
