@@ -294,6 +294,7 @@ func TestAProofFromAnotherHouseIsNone(t *testing.T) {
 func TestALineHasOneUserAtATime(t *testing.T) {
 	a, d := newBench(t)
 	a.become(identity.Worker("acme", "w0"))
+	d.Dial(a.address, "acme", "w0").Close() // a line that nobody uses
 	one, two := d.Dial(a.address, "acme", "w0"), d.Dial(a.address, "acme", "w0")
 	if one.line == two.line {
 		t.Fatal("two clients share a line")
