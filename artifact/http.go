@@ -302,19 +302,23 @@ func (r *Room) remove(ctx context.Context, in *Ref) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	var others int
 	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
+		now, err := load(tx, a.Tenant, a.ArtifactRef)
+		if errors.Is(err, errAbsent) {
+			return httpapi.NotFound("artifact")
+		}
+		if err != nil {
+			return err
+		}
+		a = now
 		if _, err := tx.Exec(`DELETE FROM artifact WHERE tenant = $1 AND repository = $2 AND name = $3 AND version = $4`,
 			string(a.Tenant), a.Repository, a.Name, a.Version); err != nil {
 			return err
 		}
-		if err := tx.QueryRow(`SELECT COUNT(*) FROM artifact WHERE sum = $1 AND tenant = $2`, a.sum, string(a.Tenant)).Scan(&others); err != nil {
-			return err
-		}
 		return tx.Emit(answer.Event)
 	})
-	if err == nil && others == 0 {
-		err = r.store.Delete(a.Tenant, a.sum)
+	if err == nil {
+		err = r.discard(context.WithoutCancel(ctx), a.Tenant, a.sum)
 	}
 	return &reply{http.StatusOK, *a}, err
 }

@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"fragua.dev/fragua/contract/artifacts"
@@ -54,6 +55,10 @@ type Room struct {
 	db    *sqldb.DB
 	gate  httpapi.Gate
 	store *blob.Store
+
+	// Held for reading while a content gets its row, for writing while one that has
+	// none is deleted.
+	contents sync.RWMutex
 }
 
 // An Artifact is one version of an artifact, as the API shows it.
@@ -178,9 +183,31 @@ func about(ctx context.Context, a *Artifact, twist string, now time.Time) event.
 }
 
 // keep stores what was received under a's name, with what was decided. fresh is
-// false when the same is there already.
+// false when the same is there already. What is refused leaves nothing.
 func (r *Room) keep(ctx context.Context, a *Artifact, in *blob.Incoming, facts ...event.Event) (kept *Artifact, fresh bool, err error) {
 	a.sum, a.Size = in.Sum, in.Size
+	kept, fresh, err = r.enter(ctx, a, in, facts)
+	if err != nil {
+		err = errors.Join(err, r.discard(context.WithoutCancel(ctx), a.Tenant, a.sum))
+	}
+	return kept, fresh, err
+}
+
+// discard deletes a content, unless an artifact of the tenant has it.
+func (r *Room) discard(ctx context.Context, t ident.Tenant, sum string) error {
+	r.contents.Lock()
+	defer r.contents.Unlock()
+	var n int
+	err := r.db.QueryRow(ctx, `SELECT COUNT(*) FROM artifact WHERE sum = $1 AND tenant = $2`, sum, string(t)).Scan(&n)
+	if err != nil || n > 0 {
+		return err
+	}
+	return r.store.Delete(t, sum)
+}
+
+func (r *Room) enter(ctx context.Context, a *Artifact, in *blob.Incoming, facts []event.Event) (kept *Artifact, fresh bool, err error) {
+	r.contents.RLock()
+	defer r.contents.RUnlock()
 	if err := in.Keep(a.Tenant); err != nil {
 		in.Drop()
 		return nil, false, err

@@ -10,6 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"fragua.dev/fragua/contract/authz"
+	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/contract/identity"
 	"fragua.dev/fragua/contract/spec"
@@ -111,6 +112,14 @@ func (r *Room) create(ctx context.Context, in *struct{ Body workerOrder }) (*wor
 		if !errors.Is(err, errAbsent) {
 			return err
 		}
+		// The provider knows workers by this name alone.
+		var foreign int
+		if err := tx.QueryRow(`SELECT COUNT(*) FROM worker WHERE live = 1 AND id = $1`, string(w.ID)).Scan(&foreign); err != nil {
+			return err
+		}
+		if foreign > 0 {
+			return httpapi.Conflict("another worker has this worker_id")
+		}
 		if err := save(tx, w, w.Created.Add(createTime)); err != nil {
 			return err
 		}
@@ -125,25 +134,62 @@ func (r *Room) create(ctx context.Context, in *struct{ Body workerOrder }) (*wor
 		}
 		return &workerReply{Status: http.StatusOK, Body: old.Worker}, nil
 	}
+	defer r.making.Delete(w.ID)
 	failure := r.make(ctx, w, lone)
-	err = r.db.Write(context.WithoutCancel(ctx), func(tx *sqldb.Tx) error {
+	ctx = context.WithoutCancel(ctx)
+	if errors.Is(failure, provider.ErrCapacity) {
+		if err := r.unmake(ctx, w); err != nil {
+			return nil, err
+		}
+		return nil, httpapi.TooMany(createTime, "this machine has no room for another worker now")
+	}
+	if err := r.settle(ctx, w, failure); err != nil {
+		return nil, err
+	}
+	return &workerReply{Status: http.StatusCreated, Location: "/workers/" + string(w.ID), Body: w.Worker}, nil
+}
+
+// unmake forgets the wish for a worker that there was no room for: the same call may
+// come again.
+func (r *Room) unmake(ctx context.Context, w *worker) error {
+	return r.db.Write(ctx, func(tx *sqldb.Tx) error {
+		_, err := tx.Exec(`DELETE FROM worker WHERE tenant = $1 AND id = $2`, string(w.Tenant), string(w.ID))
+		return err
+	})
+}
+
+// settle saves how a worker that someone asked for came out. One that was called off
+// meanwhile is ended.
+func (r *Room) settle(ctx context.Context, w *worker, failure error) error {
+	calledOff := false
+	err := r.db.Write(ctx, func(tx *sqldb.Tx) error {
 		now := r.cfg.Now().UTC()
-		fact := w.ready(now)
-		if failure != nil {
+		old, err := load(tx, w.Tenant, w.ID)
+		if err != nil {
+			return err
+		}
+		calledOff = failure == nil && old.State == Terminating
+		var fact event.Event
+		switch {
+		case failure != nil:
 			fact = w.fail(now, failure.Error())
+		case calledOff:
+			w.State, w.Reason = old.State, old.Reason
+		default:
+			fact = w.ready(now)
 		}
 		if err := save(tx, w, now.Add(staleAfter)); err != nil {
 			return err
 		}
 		return tx.Emit(fact)
 	})
-	if err == nil && errors.Is(failure, provider.ErrCapacity) {
-		err = httpapi.TooMany(createTime, "this machine has no room for another worker now")
+	if err == nil {
+		err = r.born(ctx, w)
 	}
-	if err != nil {
-		return nil, err
+	if err == nil && calledOff {
+		r.terminate(w.Tenant, w.ID, grace)
 	}
-	return &workerReply{Status: http.StatusCreated, Location: "/workers/" + string(w.ID), Body: w.Worker}, nil
+	return err
 }
 
 func sameRuntime(a, b spec.RuntimeSpec) bool {
@@ -174,7 +220,8 @@ func (r *Room) remove(ctx context.Context, in *workerPath) (*workerReply, error)
 		if w, err = load(tx, w.Tenant, w.ID); err != nil {
 			return err
 		}
-		if asked = w.State == Running; asked {
+		asked = w.State == Running
+		if asked || w.State == Creating { // whoever makes it ends it
 			w.State, w.Reason = Terminating, "ended by "+authz.From(ctx).Sub
 			if err := save(tx, w, r.cfg.Now()); err != nil {
 				return err
@@ -234,9 +281,12 @@ func (r *Room) logs(ctx context.Context, in *workerPath) (*huma.StreamResponse, 
 	if err := r.gate.Pass(ctx, "Worker::logs", r.resource(w)); err != nil {
 		return nil, err
 	}
-	said, err := r.cfg.Provider.Logs(ctx, w.ID)
-	if err != nil && !errors.Is(err, provider.ErrGone) {
-		return nil, err
+	var said io.ReadCloser
+	if !w.over() { // its name may be another's by now
+		said, err = r.cfg.Provider.Logs(ctx, w.ID)
+		if err != nil && !errors.Is(err, provider.ErrGone) {
+			return nil, err
+		}
 	}
 	return &huma.StreamResponse{Body: func(c huma.Context) {
 		c.SetHeader("Content-Type", "text/plain; charset=utf-8")

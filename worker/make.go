@@ -54,6 +54,7 @@ func (r *Room) assigned(ctx context.Context, e event.Event, a event.Assignment) 
 	if a.Attempt == 0 { // asked for by POST /schedule: nobody runs steps on it by itself
 		ttl = lone
 	}
+	defer r.making.Delete(w.ID)
 	spanned, end := observe.CreateWorker(ctx, w.Tenant, w.Job, w.Provider, w.runtime())
 	err = r.make(spanned, w, ttl)
 	end(err)
@@ -70,10 +71,13 @@ func (r *Room) assigned(ctx context.Context, e event.Event, a event.Assignment) 
 		}
 		return tx.Emit(answer.Event, w.ready(now))
 	})
-	if err == nil && w.Job != "" {
+	if err != nil {
+		return err
+	}
+	if w.Job != "" {
 		r.made.Store(attemptKey{w.Tenant, w.Job, w.Attempt}, w)
 	}
-	return err
+	return r.born(ctx, w)
 }
 
 // attemptKey finds the worker that this process made for an attempt.
@@ -138,6 +142,7 @@ func (r *Room) make(ctx context.Context, w *worker, ttl time.Duration) error {
 func (r *Room) once(ctx context.Context, w *worker, ttl time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, createTime)
 	defer cancel()
+	r.making.Store(w.ID, "")
 	made, err := r.cfg.Provider.Create(ctx, provider.Request{Worker: w.ID, Tenant: w.Tenant, Job: w.Job, Attempt: w.Attempt, Runtime: w.Runtime})
 	if err != nil {
 		return err

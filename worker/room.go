@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,7 +55,9 @@ type Room struct {
 	roots  []byte
 	nodes  map[ident.Node]bool
 	ending chan struct{}
-	made   sync.Map // attemptKey → *worker, for those that live and were made by this process
+	made   sync.Map  // attemptKey → *worker, for those that live and were made by this process
+	making sync.Map  // ident.Worker → why it has ended already, for those whose rows do not say yet where they are
+	left   []*worker // by an earlier process, which was ending them
 	wg     sync.WaitGroup
 	ctx    context.Context
 	stop   context.CancelFunc
@@ -156,7 +159,7 @@ func (r *Room) adopt(ctx context.Context) error {
 	for _, w := range known {
 		switch {
 		case w.State == Terminating:
-			r.terminate(w.Tenant, w.ID, 0)
+			r.left = append(r.left, w)
 		case !lives[w.ID]:
 			if err := r.lost(ctx, w.Tenant, w.ID, "it did not survive the restart of its room"); err != nil {
 				return err
@@ -168,6 +171,9 @@ func (r *Room) adopt(ctx context.Context) error {
 
 // Run watches the workers until ctx ends.
 func (r *Room) Run(ctx context.Context) error {
+	for _, w := range r.left {
+		r.terminate(w.Tenant, w.ID, 0)
+	}
 	t := time.NewTicker(staleAfter / 6)
 	defer t.Stop()
 	for {
@@ -192,12 +198,26 @@ func (r *Room) Run(ctx context.Context) error {
 
 // died takes note of a worker that ended unasked.
 func (r *Room) died(ctx context.Context, e provider.Ended) error {
+	if r.making.CompareAndSwap(e.Worker, "", cmp.Or(e.Reason, "it ended")) {
+		return nil // born takes note
+	}
 	var t ident.Tenant
 	err := r.db.QueryRow(ctx, `SELECT tenant FROM worker WHERE live = 1 AND id = $1`, string(e.Worker)).Scan(&t)
 	if err != nil {
 		return nil //nolint:nilerr // it is not one of ours, or has ended: nothing to note
 	}
 	return r.lost(ctx, t, e.Worker, e.Reason)
+}
+
+// born says that the row of a worker that was being made says so: an end that came
+// before is noted now.
+func (r *Room) born(ctx context.Context, w *worker) error {
+	why, _ := r.making.LoadAndDelete(w.ID)
+	if why == nil || why == "" {
+		return nil
+	}
+	r.cfg.Provider.Terminate(ctx, w.ID, 0) // should it be an earlier try that ended
+	return r.lost(ctx, w.Tenant, w.ID, why.(string))
 }
 
 func (r *Room) lost(ctx context.Context, t ident.Tenant, id ident.Worker, reason string) error {

@@ -28,7 +28,8 @@ type spool struct {
 	text   int64 // bytes of text, for the bound
 	full   bool
 	over   bool
-	broken bool // the file cannot be written: what came after is lost, and said to be
+	broken bool  // the file cannot be written: what came after is lost, and said to be
+	filed  int64 // then, what the file holds; the mark after it is in memory
 }
 
 func newSpool(name string) *spool { return &spool{name: name, grown: make(chan struct{})} }
@@ -106,12 +107,11 @@ func (s *spool) spill() error {
 // lose notes, in memory, that the rest cannot be kept.
 func (s *spool) lose(err error) {
 	s.broken = true
-	m := logframe.Append(nil, logframe.Frame{Stream: logframe.Mark, Time: time.Now(), Text: fmt.Appendf(nil, "… the log is cut here: %v\n", err)})
-	if s.file == nil {
-		s.mem = append(s.mem, m...)
-	} else if _, err := s.file.WriteAt(m, s.n); err != nil {
-		return
+	if s.file != nil {
+		s.filed = s.n
 	}
+	m := logframe.Append(nil, logframe.Frame{Stream: logframe.Mark, Time: time.Now(), Text: fmt.Appendf(nil, "… the log is cut here: %v\n", err)})
+	s.mem = append(s.mem, m...)
 	s.more(int64(len(m)))
 }
 
@@ -136,8 +136,13 @@ func (s *spool) size() int64 {
 func (s *spool) read(p []byte, at int64) (n int, wait <-chan struct{}, err error) {
 	s.mu.Lock()
 	left, file, over, grown := s.n-at, s.file, s.over, s.grown
+	if s.broken && file != nil {
+		if left = s.filed - at; left <= 0 {
+			left, file = s.n-at, nil
+		}
+	}
 	if left > 0 && file == nil {
-		n = copy(p, s.mem[at:])
+		n = copy(p, s.mem[at-s.filed:])
 	}
 	s.mu.Unlock()
 	switch {

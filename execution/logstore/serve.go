@@ -73,18 +73,18 @@ func (s *Store) Serve(w http.ResponseWriter, r *http.Request, t ident.Tenant, e 
 	default:
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("X-Fragua-Lines", strconv.FormatInt(end.line-1, 10))
+		if follow {
+			sendText(out, r, l, from, to)
+			return
+		}
 		part := &text{l: l, size: end.text}
 		if from > 1 {
 			part.from = l.textAt(from)
 		}
-		if to > 0 && to+1 < end.line {
+		if to > 0 && to < end.line-1 {
 			part.size = l.textAt(to + 1)
 		}
 		part.size = max(0, part.size-part.from)
-		if follow {
-			sendText(out, r, l, part.from)
-			return
-		}
 		out.c.SetWriteDeadline(time.Time{})
 		httpapi.ServeContent(out, r, part)
 	}
@@ -103,18 +103,27 @@ func (o *output) Write(p []byte) (int, error) {
 	return o.w.Write(p)
 }
 
-// sendText writes the text from a byte on, and goes on until the log's end.
-func sendText(out *output, r *http.Request, l *log, from int64) {
+// sendText writes the text from a line on, and goes on until line to, if there is
+// one, or the log's end.
+func sendText(out *output, r *http.Request, l *log, from, to int64) {
+	at := int64(-1) // in the text, once line from is there
 	for {
 		end, over, grown := l.snapshot()
-		if end.text > from {
-			n, err := io.Copy(out, &text{l: l, from: from, size: end.text - from})
+		if at < 0 && from < end.line {
+			at = l.textAt(from)
+		}
+		stop, enough := end.text, to > 0 && to < end.line
+		if enough && to < end.line-1 {
+			stop = l.textAt(to + 1)
+		}
+		if at >= 0 && at < stop {
+			n, err := io.Copy(out, &text{l: l, from: at, size: stop - at})
 			if err != nil {
 				return
 			}
-			from += n
+			at += n
 		}
-		if over {
+		if over || enough {
 			return
 		}
 		if err := out.c.Flush(); err != nil {

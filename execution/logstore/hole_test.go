@@ -1,0 +1,184 @@
+package logstore
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/contract/logframe"
+)
+
+// TestAHoleIsShownAsAHole damages one chunk of several.
+func TestAHoleIsShownAsAHole(t *testing.T) {
+	s := openStore(t)
+	text := keep(t, s, 5<<20)
+	l, err := s.find(t.Context(), "acme", "exe_1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(l.chunks) < 4 {
+		t.Fatalf("%d chunks", len(l.chunks))
+	}
+	hole := l.chunks[1]
+	l.release()
+	f, err := os.OpenFile(s.file("acme", "exe_1"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte("damage"), hole.at+int64(hole.packed)/2); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = again(t, s)
+	got := ask(s, "exe_1", "").Body.String()
+	if len(got) != len(text) {
+		t.Fatalf("%d bytes, want %d: places in the log have moved", len(got), len(text))
+	}
+	before, in, after := got[:hole.text], got[hole.text:endText(hole)], got[endText(hole):]
+	if before != text[:hole.text] || after != text[endText(hole):] {
+		t.Error("what is whole reads otherwise")
+	}
+	said := fmt.Sprintf("… %d lines are missing: ", hole.lines)
+	if !strings.HasPrefix(in, said) || strings.Count(in, said) != 1 {
+		t.Errorf("the hole reads as %.80q", in)
+	}
+	// By lines, too: one says how many are missing, and the next has its number.
+	lines := strings.Split(ask(s, "exe_1", fmt.Sprintf("from=%d&to=%d", hole.line-1, endLine(hole)), "Accept", "application/x-ndjson").Body.String(), "\n")
+	if len(lines) != 4 || !strings.Contains(lines[1], said) || !strings.Contains(lines[1], `"stream":"fragua"`) || !strings.Contains(lines[2], fmt.Sprintf(`"number":%d`, endLine(hole))) {
+		t.Errorf("lines around the hole: %q", lines)
+	}
+	// Ranges beyond it are whole.
+	if got := ask(s, "exe_1", "", "Range", fmt.Sprintf("bytes=%d-", endText(hole))).Body.String(); got != text[endText(hole):] {
+		t.Error("a range after the hole reads otherwise")
+	}
+}
+
+// TestWhatWasTornOffIsWrittenAgain cuts a file within its last chunk, as a crash does.
+func TestWhatWasTornOffIsWrittenAgain(t *testing.T) {
+	s := openStore(t)
+	w, err := s.Writer("acme", "exe_1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := &written{}
+	for i := range 12 {
+		log.add(logframe.Stderr, strings.Repeat(fmt.Sprintf("line %d\n", i), 40_000))
+	}
+	if err := w.Copy(t.Context(), &some{log.frames, 1 << 20, false}); err != nil {
+		t.Fatal(err)
+	}
+	w.log.mu.Lock()
+	chunks := w.log.chunks
+	w.log.mu.Unlock()
+	last := chunks[len(chunks)-1]
+	for _, size := range []int64{last.at + int64(last.packed) - 1, last.at, last.at - 1, last.at - headLen} {
+		if err := os.Truncate(s.file("acme", "exe_1"), size); err != nil {
+			t.Fatal(err)
+		}
+		s = again(t, s)
+		if w, err = s.Writer("acme", "exe_1"); err != nil {
+			t.Fatal(err)
+		}
+		if w.Offset() != last.raw {
+			t.Fatalf("goes on at %d, want %d", w.Offset(), last.raw)
+		}
+		if err := w.Copy(t.Context(), &some{log.frames[w.Offset():], 70_000, false}); err != nil {
+			t.Fatal(err)
+		}
+		if got := ask(s, "exe_1", "").Body.String(); got != log.text {
+			t.Fatalf("%d bytes, want %d", len(got), len(log.text))
+		}
+	}
+}
+
+func TestALogWhoseWorkerWasLostSaysSo(t *testing.T) {
+	s := openStore(t)
+	w, err := s.Writer("acme", "exe_1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := &written{}
+	log.add(logframe.Stdout, "a\nb\n")
+	if err := w.Copy(t.Context(), &some{log.frames[:len(log.frames)-1], 5, true}); err == nil {
+		t.Error("half a frame was taken")
+	}
+	if err := w.Copy(t.Context(), &some{log.frames, 5, false}); err != nil {
+		t.Fatal(err)
+	}
+	index, info, err := w.Finish(t.Context(), false)
+	if err != nil || info.Lines != 3 {
+		t.Fatal(info, err)
+	}
+	if err := s.cfg.DB.Write(t.Context(), index); err != nil {
+		t.Fatal(err)
+	}
+	w.Release()
+	if got := ask(s, "exe_1", "").Body.String(); !strings.HasPrefix(got, "a\nb\n… the log ends here") || strings.Count(got, "\n") != 3 {
+		t.Errorf("it reads %q", got)
+	}
+}
+
+func TestBytesThatAreNoFramesAreRefused(t *testing.T) {
+	s := openStore(t)
+	w, err := s.Writer("acme", "exe_1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Copy(t.Context(), &some{[]byte(strings.Repeat("\x09", 100)), 100, false}); !errors.Is(err, logframe.ErrCorrupt) {
+		t.Errorf("%v", err)
+	}
+	for _, name := range []string{"..", "a/b", ""} {
+		if _, err := s.Writer("acme", ident.Exec(name)); err == nil {
+			t.Errorf("%q is the name of a log", name)
+		}
+	}
+}
+
+// TestFollowersSeeEveryLineOnce follows a log in each format while it is written.
+func TestFollowersSeeEveryLineOnce(t *testing.T) {
+	s := openStore(t)
+	w, err := s.Writer("acme", "exe_1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var (
+		all     sync.WaitGroup
+		got     [5]string
+		queries = []string{"follow=true", "follow=true&from=4000", "follow=true&to=3", "follow=true", "follow=true&from=4000&to=4001"}
+		accept  = []string{"text/plain", "text/plain", "text/plain", "application/x-ndjson", "text/plain"}
+	)
+	for i := range queries {
+		all.Go(func() { got[i] = ask(s, "exe_1", queries[i], "Accept", accept[i]).Body.String() })
+	}
+	log := &written{}
+	for i := range 50 {
+		at := len(log.frames)
+		log.add(logframe.Stdout, strings.Repeat(fmt.Sprintf("line of %d %s\n", i, strings.Repeat("x", 300)), 100))
+		if err := w.Copy(t.Context(), &some{log.frames[at:], 5000, false}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	index, _, err := w.Finish(t.Context(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.cfg.DB.Write(t.Context(), index); err != nil {
+		t.Fatal(err)
+	}
+	w.Release()
+	all.Wait()
+	for i, want := range map[int]string{0: log.text, 1: log.textOf(4000, 5000), 2: log.textOf(1, 3), 4: log.textOf(4000, 4001)} {
+		if got[i] != want {
+			t.Errorf("%s: %d bytes, want %d", queries[i], len(got[i]), len(want))
+		}
+	}
+	if n := strings.Count(got[3], "\n"); n != len(log.lines) || !strings.Contains(got[3], fmt.Sprintf(`"number":%d}`, n)) {
+		t.Errorf("%d lines, want %d", n, len(log.lines))
+	}
+}
