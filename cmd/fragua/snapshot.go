@@ -16,9 +16,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/klauspost/compress/zstd"
+
+	"fragua.dev/fragua/internal/archive"
 )
 
 const (
@@ -55,7 +56,7 @@ func snapshot(dir string, names []string, most int64) (file *os.File, version st
 	}
 	defer root.Close()
 	for _, name := range names {
-		if err := add(out, root, name); err != nil {
+		if err := archive.Add(out, root, name); err != nil && !errors.Is(err, fs.ErrNotExist) { // what is gone meanwhile is left out
 			return nil, "", fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -88,39 +89,6 @@ func measure(dir string, names []string, most int64) error {
 	largest := slices.MaxFunc(slices.Collect(maps.Keys(parts)), func(a, b string) int { return cmp.Compare(parts[a], parts[b]) })
 	return fmt.Errorf("they come to %d MiB, and %d MiB is the most; %d MiB lie in %s: in a git repository .gitignore keeps files out",
 		total>>20, most>>20, parts[largest]>>20, printable(largest))
-}
-
-// add writes one file; what is gone meanwhile, or is no file, is left out.
-func add(out *tar.Writer, root *os.Root, name string) error {
-	info, err := root.Lstat(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	h := &tar.Header{Name: filepath.ToSlash(name), Mode: int64(info.Mode().Perm()), ModTime: time.Unix(0, 0)}
-	switch {
-	case info.Mode()&fs.ModeSymlink != 0:
-		h.Typeflag = tar.TypeSymlink
-		if h.Linkname, err = root.Readlink(name); err != nil {
-			return err
-		}
-		return out.WriteHeader(h)
-	case !info.Mode().IsRegular():
-		return nil
-	}
-	f, err := root.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	h.Typeflag, h.Size = tar.TypeReg, info.Size()
-	if err := out.WriteHeader(h); err != nil {
-		return err
-	}
-	_, err = io.Copy(out, io.LimitReader(f, info.Size()))
-	return err
 }
 
 // files returns what belongs to a folder: what git does not ignore, or everything;

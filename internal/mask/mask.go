@@ -128,9 +128,6 @@ type Masker struct {
 // NewMasker returns a masker of a stream; set may be nil.
 func NewMasker(set *Set) *Masker { return &Masker{set: set} }
 
-// Idle says that there is nothing to hide: Mask would only copy.
-func (m *Masker) Idle() bool { return m.set == nil }
-
 // Mask appends to dst what is known to be no secret of all that was written, p
 // included, and returns it. It holds back no more than may be the start of a secret.
 func (m *Masker) Mask(dst, p []byte) []byte {
