@@ -1,7 +1,6 @@
 package artifact
 
 import (
-	"context"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
@@ -19,19 +18,12 @@ import (
 	"testing"
 	"time"
 
-	"fragua.dev/fragua/contract/authz"
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/internal/httpapi"
+	"fragua.dev/fragua/internal/httpapi/apitest"
 	"fragua.dev/fragua/internal/sqldb"
 )
-
-// permit lets everyone do everything: who may is not what is tested here.
-type permit struct{}
-
-func (permit) Decide(context.Context, authz.Question) authz.Answer {
-	return authz.Answer{Permit: true}
-}
 
 const maxBytes = 1 << 20
 
@@ -49,7 +41,7 @@ func newHouse(t *testing.T) *house {
 	h := &house{t: t, dir: t.TempDir()}
 	var err error
 	h.room, err = Open(t.Context(), Config{
-		Dir: h.dir, Now: time.Now, IDs: ident.NewSource(time.Now), Log: slog.New(slog.DiscardHandler), Decider: permit{}, MaxBytes: maxBytes,
+		Dir: h.dir, Now: time.Now, IDs: ident.NewSource(time.Now), Log: slog.New(slog.DiscardHandler), Decider: apitest.Permit{}, MaxBytes: maxBytes,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -85,12 +77,7 @@ func (h *house) count(typ string) (n int) {
 
 func (h *house) callAs(tenant, method, path, kind string, body io.Reader) *httptest.ResponseRecorder {
 	h.t.Helper()
-	r := httptest.NewRequest(method, path, body)
-	r.Header.Set("Content-Type", kind)
-	r = r.WithContext(authz.With(r.Context(), authz.Principal{Sub: "ana", Tenant: ident.Tenant(tenant), Scopes: []string{"*"}}))
-	w := httptest.NewRecorder()
-	h.mux.ServeHTTP(w, r)
-	return w
+	return apitest.Call(h.mux, tenant, method, path, kind, body)
 }
 
 // want calls for the tenant acme, and fails the test on another status.

@@ -22,13 +22,9 @@ import (
 	"fragua.dev/fragua/contract/spec"
 	"fragua.dev/fragua/execution/agentclient"
 	"fragua.dev/fragua/internal/httpapi"
+	"fragua.dev/fragua/internal/httpapi/apitest"
 	"fragua.dev/fragua/internal/sqldb"
 )
-
-// permit lets everyone do everything: who may is not what is tested here.
-type permit struct{}
-
-func (permit) Decide(context.Context, authz.Question) authz.Answer { return authz.Answer{Permit: true} }
 
 // worker is an agent in memory. Its executions go on until they are let go.
 type worker struct {
@@ -122,7 +118,7 @@ type bench struct {
 func newBench(t *testing.T, change func(*Config)) *bench {
 	b := &bench{t: t, w: newWorker(), mux: http.NewServeMux(), news: make(chan struct{}, 1)}
 	cfg := Config{
-		Now: time.Now, IDs: ident.NewSource(time.Now), Log: slog.New(slog.DiscardHandler), Decider: permit{},
+		Now: time.Now, IDs: ident.NewSource(time.Now), Log: slog.New(slog.DiscardHandler), Decider: apitest.Permit{},
 		Dial: func(string, ident.Tenant, ident.Worker) Agent { return b.w },
 	}
 	if change != nil {

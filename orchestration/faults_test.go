@@ -13,12 +13,13 @@ import (
 	"fragua.dev/fragua/contract/authz"
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/internal/httpapi"
+	"fragua.dev/fragua/internal/httpapi/apitest"
 )
 
 // TestAllFaultsAtOnce sends what the schema and the rules of a specification find
 // fault with, each in its own way.
 func TestAllFaultsAtOnce(t *testing.T) {
-	r, err := Open(t.Context(), Config{Dir: t.TempDir(), Now: time.Now, IDs: ident.NewSource(time.Now), Log: slog.New(slog.DiscardHandler), Decider: permit{}})
+	r, err := Open(t.Context(), Config{Dir: t.TempDir(), Now: time.Now, IDs: ident.NewSource(time.Now), Log: slog.New(slog.DiscardHandler), Decider: apitest.Permit{}})
 	if err != nil {
 		t.Fatal(err)
 	}

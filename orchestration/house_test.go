@@ -7,26 +7,18 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"fragua.dev/fragua/contract/authz"
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/contract/spec"
 	"fragua.dev/fragua/internal/httpapi"
+	"fragua.dev/fragua/internal/httpapi/apitest"
 	"fragua.dev/fragua/internal/sqldb"
 )
-
-// permit lets everyone do everything: who may is not what is tested here.
-type permit struct{}
-
-func (permit) Decide(context.Context, authz.Question) authz.Answer {
-	return authz.Answer{Permit: true}
-}
 
 // house is a room with its database, its API and a clock of its own.
 type house struct {
@@ -43,7 +35,7 @@ func newHouse(t testing.TB) *house {
 	h := &house{t: t, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 	var err error
 	h.room, err = Open(t.Context(), Config{
-		Dir: t.TempDir(), Now: h.clock, IDs: ident.NewSource(h.clock), Log: slog.New(slog.DiscardHandler), Decider: permit{},
+		Dir: t.TempDir(), Now: h.clock, IDs: ident.NewSource(h.clock), Log: slog.New(slog.DiscardHandler), Decider: apitest.Permit{},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -96,18 +88,10 @@ func (h *house) count(subject, key string) int {
 	return n
 }
 
-// as returns a context of a caller of a tenant.
-func as(tenant string) context.Context {
-	return authz.With(context.Background(), authz.Principal{Sub: "ana", Tenant: ident.Tenant(tenant), Scopes: []string{"*"}})
-}
-
 // callAs speaks to the API for a tenant, and reads the answer into out.
 func (h *house) callAs(tenant, method, path, body string, out any) int {
 	h.t.Helper()
-	r := httptest.NewRequest(method, path, strings.NewReader(body)).WithContext(as(tenant))
-	r.Header.Set("Content-Type", "application/json")
-	w := httptest.NewRecorder()
-	h.mux.ServeHTTP(w, r)
+	w := apitest.Call(h.mux, tenant, method, path, "application/json", strings.NewReader(body))
 	if out != nil {
 		if err := json.Unmarshal(w.Body.Bytes(), out); err != nil {
 			h.t.Fatalf("%s %s: %d: %v", method, path, w.Code, err)

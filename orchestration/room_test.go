@@ -11,13 +11,14 @@ import (
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/contract/spec"
+	"fragua.dev/fragua/internal/httpapi/apitest"
 	"fragua.dev/fragua/internal/sqldb"
 )
 
 // TestWakesAfterTheCommit sees to it that the reconciler, which reads what is
 // committed, is not woken for what is not.
 func TestWakesAfterTheCommit(t *testing.T) {
-	r, err := Open(t.Context(), Config{Dir: t.TempDir(), Now: time.Now, IDs: ident.NewSource(time.Now), Log: slog.New(slog.DiscardHandler), Decider: permit{}})
+	r, err := Open(t.Context(), Config{Dir: t.TempDir(), Now: time.Now, IDs: ident.NewSource(time.Now), Log: slog.New(slog.DiscardHandler), Decider: apitest.Permit{}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,28 +9,20 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"fragua.dev/fragua/contract/authz"
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/contract/identity"
 	"fragua.dev/fragua/internal/httpapi"
+	"fragua.dev/fragua/internal/httpapi/apitest"
 	"fragua.dev/fragua/internal/sqldb"
 	"fragua.dev/fragua/worker/provider"
 )
-
-// permit lets everyone do everything: who may is not what is tested here.
-type permit struct{}
-
-func (permit) Decide(context.Context, authz.Question) authz.Answer {
-	return authz.Answer{Permit: true}
-}
 
 // authority issues nothing: made-up workers speak no TLS.
 type authority struct{}
@@ -198,7 +190,7 @@ func (h *house) open() {
 	ctx, stop := context.WithCancel(context.Background())
 	var err error
 	h.room, err = Open(ctx, Config{
-		Dir: h.dir, Now: time.Now, IDs: ident.NewSource(time.Now), Log: slog.New(slog.DiscardHandler), Decider: permit{},
+		Dir: h.dir, Now: time.Now, IDs: ident.NewSource(time.Now), Log: slog.New(slog.DiscardHandler), Decider: apitest.Permit{},
 		Authority: authority{}, Provider: h.yard, Nodes: []ident.Node{"n1"},
 	})
 	if err != nil {
@@ -301,11 +293,7 @@ func (h *house) stored(id ident.Worker) *worker {
 // callAs speaks to the API for a tenant.
 func (h *house) callAs(tenant, method, path, body string) (int, Worker, string) {
 	h.t.Helper()
-	r := httptest.NewRequest(method, path, strings.NewReader(body))
-	r.Header.Set("Content-Type", "application/json")
-	r = r.WithContext(authz.With(r.Context(), authz.Principal{Sub: "ana", Tenant: ident.Tenant(tenant), Scopes: []string{"*"}}))
-	w := httptest.NewRecorder()
-	h.mux.ServeHTTP(w, r)
+	w := apitest.Call(h.mux, tenant, method, path, "application/json", strings.NewReader(body))
 	var out Worker
 	if w.Code < 300 {
 		json.Unmarshal(w.Body.Bytes(), &out) // a log is no worker
