@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/pressly/goose/v3"
-	_ "modernc.org/sqlite" // the driver named sqlite
+	"modernc.org/sqlite" // also the driver of this name
 
 	"fragua.dev/fragua/contract/event"
 )
@@ -34,6 +34,12 @@ const (
 	gather  = 4 * time.Millisecond
 	crowded = 2 // transactions in the commit before
 )
+
+// A commit waits for its data and the file's size, not for timestamps: that is as
+// durable, and saves a write to the file system's journal.
+func init() {
+	sqlite.Fdatasync(true) // where there is no such call, fsync stays
+}
 
 // DB is a room's database.
 type DB struct {
