@@ -2,7 +2,6 @@ package execution
 
 import (
 	"context"
-	"crypto/tls"
 	"embed"
 	"encoding/json"
 	"errors"
@@ -126,12 +125,8 @@ func dialer(ctx context.Context, ca identity.Authority) (*agentclient.Dialer, er
 	if err != nil {
 		return nil, fmt.Errorf("execution: %w", err)
 	}
-	cert, err := tls.X509KeyPair(own.Cert, own.Key)
-	if err != nil {
-		return nil, fmt.Errorf("execution: %w", err)
-	}
 	roots, _ := ca.Roots()
-	return agentclient.NewDialer(cert, roots), nil
+	return agentclient.NewDialer(own, roots), nil
 }
 
 // Name returns execution.

@@ -3,7 +3,9 @@ package security
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -34,6 +36,7 @@ type authority struct {
 	pem    []byte
 	now    func() time.Time
 	common []byte // the extensions that every leaf has, in DER
+	house  []byte // what is shared with workers follows from it
 }
 
 // openAuthority reads the authority's key and root in dir, or makes them.
@@ -70,6 +73,9 @@ func openAuthority(dir string, now func() time.Time) (*authority, error) {
 	}
 	a.pool = x509.NewCertPool()
 	a.pool.AddCert(a.root)
+	if a.house, err = hkdf.Key(sha256.New, a.key.Seed(), nil, "fragua: what the house shares with its workers", sha256.Size); err != nil {
+		return nil, fmt.Errorf("authority: %w", err)
+	}
 	if err := a.learn(); err != nil {
 		return nil, fmt.Errorf("authority: %w", err)
 	}
@@ -133,11 +139,13 @@ func (a *authority) Issue(ctx context.Context, spiffeID string, ttl time.Duratio
 	if err != nil {
 		return identity.Certificate{}, fmt.Errorf("certificate: %w", err)
 	}
-	private, err := pemKey(key)
-	if err != nil {
-		return identity.Certificate{}, fmt.Errorf("certificate: %w", err)
+	c := identity.Certificate{Cert: der, Key: key, Expires: until}
+	if spiffeID == identity.Room("execution") {
+		c.Shared = a.house
+	} else if identity.RoomOf(spiffeID) == "" {
+		c.Shared = identity.SharedWith(a.house, der)
 	}
-	return identity.Certificate{Cert: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), Key: private, Expires: until}, nil
+	return c, nil
 }
 
 // Roots returns what certificates are verified against.

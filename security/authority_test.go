@@ -24,14 +24,17 @@ func issue(t *testing.T, r *testRoom, id string) (tls.Certificate, *x509.Certifi
 	if err != nil {
 		t.Fatal(err)
 	}
-	pair, err := tls.X509KeyPair(c.Cert, c.Key)
+	leaf, err := x509.ParseCertificate(c.Cert)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !pair.Leaf.NotAfter.Equal(c.Expires) || !c.Expires.Equal(r.clock.now().Add(time.Hour)) {
-		t.Errorf("expires %s, says %s", pair.Leaf.NotAfter, c.Expires)
+	if !leaf.NotAfter.Equal(c.Expires) || !c.Expires.Equal(r.clock.now().Add(time.Hour)) {
+		t.Errorf("expires %s, says %s", leaf.NotAfter, c.Expires)
 	}
-	return pair, pair.Leaf
+	if !c.Key.Public().(ed25519.PublicKey).Equal(leaf.PublicKey) {
+		t.Error("the key is not the certificate's")
+	}
+	return c.TLS(), leaf
 }
 
 // TestLeafIsTheLibrarys compares leaves that are put together here with those of
@@ -75,18 +78,10 @@ func TestIssueAndMeet(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		pair, err := tls.X509KeyPair(c.Cert, c.Key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return pair
+		return c.TLS()
 	}
 	stranger := openRoom(t, func(c *Config) { c.Now = time.Now })
 	foreign, err := stranger.Authority().Issue(t.Context(), worker, time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
-	foreignPair, err := tls.X509KeyPair(foreign.Cert, foreign.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +93,7 @@ func TestIssueAndMeet(t *testing.T) {
 		"another worker answers": {cert(room), cert(identity.Worker("default", "wrk_02")), false},
 		"another room calls":     {cert(identity.Room("console")), cert(worker), false},
 		"a worker calls":         {cert(worker), cert(worker), false},
-		"another authority":      {cert(room), foreignPair, false},
+		"another authority":      {cert(room), foreign.TLS(), false},
 	} {
 		near, far := net.Pipe()
 		done := make(chan error, 1)
@@ -166,4 +161,33 @@ func TestRootIsKeptAndRenewed(t *testing.T) {
 	}
 	r = r.reopen(t)
 	issue(t, r, identity.Room("worker"))
+}
+
+func TestSharedWithWorkers(t *testing.T) {
+	r, stranger := openRoom(t), openRoom(t)
+	ask := func(r *testRoom, id string) identity.Certificate {
+		t.Helper()
+		c, err := r.Authority().Issue(t.Context(), id, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	house := ask(r, identity.Room("execution")).Shared
+	if len(house) != 32 {
+		t.Fatalf("the execution room has a key of %d bytes", len(house))
+	}
+	w := ask(r, identity.Worker("acme", "wrk_1"))
+	if !bytes.Equal(w.Shared, identity.SharedWith(house, w.Cert)) {
+		t.Error("what the worker has does not follow from what the room has")
+	}
+	if again := ask(r, identity.Worker("acme", "wrk_1")); bytes.Equal(again.Shared, w.Shared) {
+		t.Error("another certificate shares the same")
+	}
+	if ask(r, identity.Room("worker")).Shared != nil {
+		t.Error("another room has a key")
+	}
+	if bytes.Equal(house, ask(stranger, identity.Room("execution")).Shared) {
+		t.Error("two houses have one key")
+	}
 }

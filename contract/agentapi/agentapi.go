@@ -13,7 +13,7 @@
 //
 // A connection reaches the worker whose certificate was shown when it was made. It
 // may outlive that worker: when the agent has become another, /worker asks it to
-// prove, on this connection, that it holds that one's key too (see identity.Prove).
+// prove, on this connection, that it is that one too (see identity.Prove).
 //
 // Every request renews the worker's lease. Errors are problem+json.
 package agentapi
@@ -111,10 +111,10 @@ type WorkerRequest struct {
 	Worker ident.Worker `json:"worker_id"`
 }
 
-// Proof shows that the agent holds the key of the worker's certificate.
+// Proof shows that the agent is the holder of the worker's certificate.
 type Proof struct {
-	Cert      []byte `json:"cert"` // DER
-	Signature []byte `json:"signature"`
+	Cert []byte `json:"cert"` // DER
+	Code []byte `json:"code"`
 }
 
 // An Order is what a provider tells its agent, one JSON object a line, over a
@@ -125,10 +125,11 @@ type Order struct {
 	Tenant  ident.Tenant `json:"tenant_id,omitempty"`
 	Job     ident.Job    `json:"job_id,omitempty"`
 	Attempt int          `json:"attempt,omitempty"`
-	Dir     string       `json:"dir,omitempty"`  // of this worker; the agent makes workspace/, tmp/ and logs/ in it
-	Cert    []byte       `json:"cert,omitempty"` // PEM, of this worker
-	Key     []byte       `json:"key,omitempty"`  // PEM
-	Roots   []byte       `json:"roots,omitempty"`
+	Dir     string       `json:"dir,omitempty"`      // of this worker; the agent makes workspace/, tmp/ and logs/ in it
+	Cert    []byte       `json:"cert,omitempty"`     // DER, of this worker
+	Key     []byte       `json:"key,omitempty"`      // Ed25519
+	Shared  []byte       `json:"shared,omitempty"`   // with the house, see identity.SharedWith
+	Roots   []byte       `json:"roots,omitempty"`    // PEM
 	Client  string       `json:"client,omitempty"`   // the one SPIFFE id that may call
 	LeaseMS int64        `json:"lease_ms,omitempty"` // the agent ends itself when nobody called for so long
 	GraceMS int64        `json:"grace_ms,omitempty"`

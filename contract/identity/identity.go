@@ -4,8 +4,10 @@ package identity
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"strings"
 	"time"
@@ -33,10 +35,29 @@ func Worker(t ident.Tenant, w ident.Worker) string {
 	return "spiffe://" + TrustDomain + "/tenant/" + string(t) + "/worker/" + string(w)
 }
 
-// A Certificate is a leaf and its key, in PEM.
+// A Certificate is a leaf and its key.
 type Certificate struct {
-	Cert, Key []byte
-	Expires   time.Time
+	Cert    []byte             `json:"cert"` // DER
+	Key     ed25519.PrivateKey `json:"key"`
+	Expires time.Time          `json:"expires"`
+	// Shared is, of a worker, what the house shares with this certificate's holder;
+	// of the execution room, the key from which all of these follow.
+	Shared []byte `json:"shared,omitempty"`
+}
+
+// TLS returns the certificate as TLS settings hold it.
+func (c Certificate) TLS() tls.Certificate {
+	return tls.Certificate{Certificate: [][]byte{c.Cert}, PrivateKey: c.Key}
+}
+
+// PEM returns the certificate and its key as one text, for a file.
+func (c Certificate) PEM() ([]byte, error) {
+	key, err := x509.MarshalPKCS8PrivateKey(c.Key)
+	if err != nil {
+		return nil, err
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Cert})
+	return append(text, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...), nil
 }
 
 // An Authority issues certificates for SPIFFE ids. They serve as a server's and

@@ -43,6 +43,10 @@ func newCA(t *testing.T) *ca {
 }
 
 func (c *ca) leaf(id string) tls.Certificate {
+	return c.issue(id, x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth)
+}
+
+func (c *ca) issue(id string, usage ...x509.ExtKeyUsage) tls.Certificate {
 	public, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		c.t.Fatal(err)
@@ -53,7 +57,7 @@ func (c *ca) leaf(id string) tls.Certificate {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: big.NewInt(2), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour), URIs: []*url.URL{uri},
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: usage,
 	}, c.root, public, c.key)
 	if err != nil {
 		c.t.Fatal(err)
@@ -79,38 +83,40 @@ func (c *ca) connect(worker string) (client, server tls.ConnectionState) {
 }
 
 func TestProof(t *testing.T) {
-	c, stranger := newCA(t), newCA(t)
+	c := newCA(t)
 	first, second := Worker("acme", "wrk_1"), Worker("acme", "wrk_2")
 	near, far := c.connect(first)
 	otherNear, _ := c.connect(first)
-	own := c.leaf(second)
-	cert, sig, err := Prove(&far, own)
-	if err != nil {
-		t.Fatal(err)
+	house, stranger := []byte("the house's key"), []byte("another house's key")
+	cert := c.leaf(second).Certificate[0]
+	client := c.issue(second, x509.ExtKeyUsageClientAuth).Certificate[0]
+	prove := func(house []byte, cert []byte) []byte {
+		t.Helper()
+		code, err := Prove(&far, cert, SharedWith(house, cert))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return code
 	}
-	if err := CheckProof(&near, c.pool, second, cert, sig); err != nil {
+	now := time.Now()
+	good := prove(house, cert)
+	if err := CheckProof(&near, house, second, cert, good, now); err != nil {
 		t.Errorf("a good proof: %v", err)
 	}
-	wrongKey := own
-	wrongKey.PrivateKey = c.leaf(second).PrivateKey
-	_, byAnother, err := Prove(&far, wrongKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	foreign := stranger.leaf(second)
-	foreignCert, foreignSig, err := Prove(&far, foreign)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for name, err := range map[string]error{
-		"of another worker":          CheckProof(&near, c.pool, Worker("acme", "wrk_3"), cert, sig),
-		"of another tenant's":        CheckProof(&near, c.pool, Worker("evil", "wrk_2"), cert, sig),
-		"made on another connection": CheckProof(&otherNear, c.pool, second, cert, sig),
-		"without the key":            CheckProof(&near, c.pool, second, cert, byAnother),
-		"by another authority":       CheckProof(&near, c.pool, second, foreignCert, foreignSig),
-		"with no certificate":        CheckProof(&near, c.pool, second, []byte("x"), sig),
-		"with nothing":               CheckProof(&near, c.pool, second, cert, nil),
-		"on no connection":           CheckProof(nil, c.pool, second, cert, sig),
+		"of another worker":                         CheckProof(&near, house, Worker("acme", "wrk_3"), cert, good, now),
+		"of another tenant's":                       CheckProof(&near, house, Worker("evil", "wrk_2"), cert, good, now),
+		"made on another connection":                CheckProof(&otherNear, house, second, cert, good, now),
+		"for another certificate":                   CheckProof(&near, house, second, c.leaf(second).Certificate[0], good, now),
+		"by another house":                          CheckProof(&near, house, second, cert, prove(stranger, cert), now),
+		"by one whom nobody told":                   CheckProof(&near, house, second, cert, prove(nil, cert), now),
+		"by a house without a key":                  CheckProof(&near, nil, second, cert, prove(nil, cert), now),
+		"after the certificate's end":               CheckProof(&near, house, second, cert, good, now.Add(2*time.Hour)),
+		"before its begin":                          CheckProof(&near, house, second, cert, good, now.Add(-time.Hour)),
+		"with no certificate":                       CheckProof(&near, house, second, []byte("x"), good, now),
+		"with nothing":                              CheckProof(&near, house, second, cert, nil, now),
+		"on no connection":                          CheckProof(nil, house, second, cert, good, now),
+		"with a certificate that is not a server's": CheckProof(&near, house, second, client, prove(house, client), now),
 	} {
 		if !errors.Is(err, ErrPeer) {
 			t.Errorf("a proof %s: %v", name, err)

@@ -47,6 +47,10 @@ func check(leaf *x509.Certificate, between []*x509.Certificate, roots *x509.Cert
 	if _, err := leaf.Verify(opts); err != nil {
 		return fmt.Errorf("%w: %w", ErrPeer, err)
 	}
+	return letLeaf(leaf, let)
+}
+
+func letLeaf(leaf *x509.Certificate, let func(id string) error) error {
 	if len(leaf.URIs) != 1 {
 		return fmt.Errorf("%w: want one SPIFFE id", ErrPeer)
 	}

@@ -1,10 +1,10 @@
 package agent
 
 import (
+	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -39,17 +39,13 @@ type job struct {
 	masks   *mask.Set
 }
 
-func newJob(o agentapi.Order, log *slog.Logger) (*job, error) {
-	cert, err := tls.X509KeyPair(o.Cert, o.Key)
-	if err != nil {
-		return nil, fmt.Errorf("certificate: %w", err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(o.Roots) {
-		return nil, errors.New("no root certificate")
+func newJob(o agentapi.Order, roots *x509.CertPool, log *slog.Logger) (*job, error) {
+	cert := identity.Certificate{Cert: o.Cert, Key: o.Key}
+	if len(o.Key) != ed25519.PrivateKeySize || len(o.Cert) == 0 {
+		return nil, errors.New("no certificate")
 	}
 	j := &job{
-		order: o, log: log, tls: identity.Server(cert, roots, o.Client), lease: time.Duration(o.LeaseMS) * time.Millisecond,
+		order: o, log: log, tls: identity.Server(cert.TLS(), roots, o.Client), lease: time.Duration(o.LeaseMS) * time.Millisecond,
 		expired: make(chan struct{}), over: make(chan struct{}), steps: map[ident.Step]*run{}, execs: map[ident.Exec]*run{},
 	}
 	for _, d := range []string{j.workspace(), j.temp()} {

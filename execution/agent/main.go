@@ -2,8 +2,10 @@ package agent
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -95,6 +97,9 @@ type agent struct {
 	address string
 	saying  sync.Mutex
 	job     atomic.Pointer[job] // nil between jobs
+
+	roots    *x509.CertPool // of the order before: each has the same
+	rootsPEM []byte
 }
 
 // bound is the job that a connection reaches: the one it was made for, until the
@@ -167,7 +172,14 @@ func (a *agent) take(o agentapi.Order) error {
 	if a.job.Load() != nil {
 		return errors.New("this agent has a job")
 	}
-	j, err := newJob(o, a.log)
+	if a.roots == nil || !bytes.Equal(a.rootsPEM, o.Roots) {
+		roots := x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(o.Roots) {
+			return errors.New("no root certificate")
+		}
+		a.roots, a.rootsPEM = roots, o.Roots
+	}
+	j, err := newJob(o, a.roots, a.log)
 	if err != nil {
 		return err
 	}

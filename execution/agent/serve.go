@@ -67,14 +67,14 @@ func (j *job) serveWorker(w http.ResponseWriter, r *http.Request, b *bound) {
 		problem(w, http.StatusGone, "this is another worker")
 		return
 	}
-	cert, signature, err := identity.Prove(r.TLS, j.tls.Certificates[0])
+	code, err := identity.Prove(r.TLS, j.order.Cert, j.order.Shared)
 	if err != nil {
 		problem(w, http.StatusInternalServerError, err.Error())
 		return
 	}
 	j.renew()
 	b.job.Store(j)
-	answer(w, agentapi.Proof{Cert: cert, Signature: signature})
+	answer(w, agentapi.Proof{Cert: j.order.Cert, Code: code})
 }
 
 func answer(w http.ResponseWriter, v any) {

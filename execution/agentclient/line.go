@@ -24,15 +24,16 @@ const (
 // one connection to each agent, a line, and has the agent prove on it who it has
 // become. A line that breaks is made anew by a handshake with the worker of then.
 type Dialer struct {
-	own   tls.Certificate
+	own   identity.Certificate
 	roots *x509.CertPool
 
 	mu    sync.Mutex
 	lines map[string]*line // by address; those that nobody uses
 }
 
-// NewDialer returns a dialer that shows the certificate own, and believes roots.
-func NewDialer(own tls.Certificate, roots *x509.CertPool) *Dialer {
+// NewDialer returns a dialer that shows the certificate own, of the execution room,
+// and believes roots.
+func NewDialer(own identity.Certificate, roots *x509.CertPool) *Dialer {
 	return &Dialer{own: own, roots: roots, lines: map[string]*line{}}
 }
 
@@ -52,7 +53,7 @@ type line struct {
 // connects when it is first used.
 func (d *Dialer) Dial(address string, t ident.Tenant, w ident.Worker) *Client {
 	peer := identity.Worker(t, w)
-	tr := transport(identity.Client(d.own, d.roots, peer))
+	tr := transport(identity.Client(d.own.TLS(), d.roots, peer))
 	return &Client{
 		base: "https://" + address, peer: peer, worker: w, dialer: d, line: d.take(address, peer),
 		http: &http.Client{Transport: tr}, t: tr,
@@ -100,7 +101,7 @@ func (l *line) dial(ctx context.Context, d *Dialer, network, address string) (ne
 	if err != nil {
 		return nil, err
 	}
-	c := tls.Client(conn, identity.Client(d.own, d.roots, peer))
+	c := tls.Client(conn, identity.Client(d.own.TLS(), d.roots, peer))
 	if err := c.HandshakeContext(ctx); err != nil {
 		conn.Close()
 		return nil, err
@@ -123,7 +124,7 @@ func (c *Client) prove(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := identity.CheckProof(state, c.dialer.roots, c.peer, p.Cert, p.Signature); err != nil {
+	if err := identity.CheckProof(state, c.dialer.own.Shared, c.peer, p.Cert, p.Code, time.Now()); err != nil {
 		l.t.CloseIdleConnections()
 		return err
 	}

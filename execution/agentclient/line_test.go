@@ -59,6 +59,15 @@ func (a *authority) sign(c, parent *x509.Certificate, public ed25519.PublicKey) 
 	return c
 }
 
+// house is the key that a test's house shares with its workers by.
+var house = []byte("the house's key")
+
+// own is the certificate of the execution room.
+func (a *authority) own() identity.Certificate {
+	c := a.issue(identity.Room("execution"))
+	return identity.Certificate{Cert: c.Certificate[0], Key: c.PrivateKey.(ed25519.PrivateKey), Shared: house}
+}
+
 func (a *authority) issue(id string) tls.Certificate {
 	public, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -79,6 +88,7 @@ func (a *authority) issue(id string) tls.Certificate {
 type agent struct {
 	t       *testing.T
 	ca      *authority
+	house   []byte
 	address string
 
 	mu     sync.Mutex
@@ -90,7 +100,7 @@ type agent struct {
 }
 
 func newAgent(t *testing.T, ca *authority) *agent {
-	a := &agent{t: t, ca: ca, conns: map[net.Conn]bool{}}
+	a := &agent{t: t, ca: ca, house: house, conns: map[net.Conn]bool{}}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -154,12 +164,13 @@ func (a *agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/worker":
 		a.proofs++
-		cert, signature, err := identity.Prove(r.TLS, a.cert)
+		cert := a.cert.Certificate[0]
+		code, err := identity.Prove(r.TLS, cert, identity.SharedWith(a.house, cert))
 		if err != nil {
 			http.Error(w, err.Error(), 500)
 			return
 		}
-		json.NewEncoder(w).Encode(agentapi.Proof{Cert: cert, Signature: signature})
+		json.NewEncoder(w).Encode(agentapi.Proof{Cert: cert, Code: code})
 	case "/exec":
 		var q agentapi.ExecRequest
 		json.NewDecoder(r.Body).Decode(&q)
@@ -172,7 +183,7 @@ func (a *agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func newBench(t *testing.T) (*agent, *Dialer) {
 	ca := newAuthority(t)
-	d := NewDialer(ca.issue(identity.Room("execution")), ca.pool)
+	d := NewDialer(ca.own(), ca.pool)
 	t.Cleanup(d.Close)
 	return newAgent(t, ca), d
 }
@@ -282,7 +293,7 @@ func TestAProofFromAnotherHouseIsNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Close()
-	a.ca = newAuthority(t)
+	a.ca, a.house = newAuthority(t), []byte("another house's key")
 	a.become(identity.Worker("acme", "w1"))
 	c = d.Dial(a.address, "acme", "w1")
 	defer c.Close()
@@ -312,7 +323,7 @@ func TestALineHasOneUserAtATime(t *testing.T) {
 
 func TestLinesThatNobodyUsesAreBounded(t *testing.T) {
 	ca := newAuthority(t)
-	d := NewDialer(ca.issue(identity.Room("execution")), ca.pool)
+	d := NewDialer(ca.own(), ca.pool)
 	defer d.Close()
 	for i := range maxLines + 10 {
 		d.Dial(fmt.Sprintf("127.0.0.1:%d", 1+i), "acme", "w").Close()

@@ -70,10 +70,7 @@ func (a *authority) Issue(_ context.Context, id string, ttl time.Duration) (c id
 	if err != nil {
 		return c, err
 	}
-	raw, err := x509.MarshalPKCS8PrivateKey(key)
-	return identity.Certificate{
-		Cert: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), Key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}),
-	}, err
+	return identity.Certificate{Cert: der, Key: key}, err
 }
 
 func (a *authority) Roots() (*x509.CertPool, []byte) {
@@ -263,7 +260,11 @@ func TestStrangersStayOutside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(pems, "console.pem"), append(c.Cert, c.Key...), 0o600); err != nil {
+	text, err := c.PEM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(pems, "console.pem"), text, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := h.security("console").Service(soon(t, 200*time.Millisecond)); !errors.Is(err, peer.ErrAway) {

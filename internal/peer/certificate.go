@@ -26,8 +26,12 @@ const (
 func (d Dir) Issue(ctx context.Context, a identity.Authority, rooms ...string) error {
 	for _, r := range rooms {
 		c, err := a.Issue(ctx, identity.Room(r), certTTL)
+		var text []byte
 		if err == nil {
-			err = write(d.certificate(r), append(c.Cert, c.Key...))
+			text, err = c.PEM()
+		}
+		if err == nil {
+			err = write(d.certificate(r), text)
 		}
 		if err != nil {
 			return fmt.Errorf("certificate of %s: %w", r, err)

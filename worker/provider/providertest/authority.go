@@ -2,8 +2,7 @@ package providertest
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -18,7 +17,7 @@ import (
 
 // authority is a certificate authority for one test.
 type authority struct {
-	key  *ecdsa.PrivateKey
+	key  ed25519.PrivateKey
 	cert *x509.Certificate
 	pem  []byte
 }
@@ -26,7 +25,7 @@ type authority struct {
 // NewAuthority returns an authority that nobody else trusts.
 func NewAuthority(t testing.TB) identity.Authority {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +45,7 @@ func NewAuthority(t testing.TB) identity.Authority {
 }
 
 func (a *authority) Issue(_ context.Context, id string, ttl time.Duration) (identity.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return identity.Certificate{}, err
 	}
@@ -62,12 +61,12 @@ func (a *authority) Issue(_ context.Context, id string, ttl time.Duration) (iden
 	if err != nil {
 		return identity.Certificate{}, err
 	}
-	raw, err := x509.MarshalPKCS8PrivateKey(key)
-	return identity.Certificate{
-		Cert:    pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		Key:     pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}),
-		Expires: tmpl.NotAfter,
-	}, err
+	house := []byte("what the house of a test keeps to itself")
+	c := identity.Certificate{Cert: der, Key: key, Expires: tmpl.NotAfter, Shared: house}
+	if id != identity.Room("execution") {
+		c.Shared = identity.SharedWith(house, der)
+	}
+	return c, nil
 }
 
 func (a *authority) Roots() (*x509.CertPool, []byte) {

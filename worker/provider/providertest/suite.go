@@ -5,7 +5,6 @@ package providertest
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -42,12 +41,8 @@ func NewBench(t testing.TB, p provider.Provider) *Bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own, err := tls.X509KeyPair(c.Cert, c.Key)
-	if err != nil {
-		t.Fatal(err)
-	}
 	roots, _ := ca.Roots()
-	return &Bench{p, ca, agentclient.NewDialer(own, roots), 30 * time.Second}
+	return &Bench{p, ca, agentclient.NewDialer(c, roots), 30 * time.Second}
 }
 
 // Make makes a worker that serves, and returns its client.
