@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	hearTime = 25 * time.Millisecond // that a change may be late: more are written down together
-	maxCache = 20_000                // jobs that live and are remembered
+	hearTime = 100 * time.Millisecond // that a change may be late: more are written down together
+	maxCache = 20_000                 // jobs that live and are remembered
 )
 
 // A change is what an event says of a job.

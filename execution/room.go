@@ -33,7 +33,7 @@ const (
 	ownCert    = 30 * 24 * time.Hour
 	renewEvery = 10 * time.Second      // signs of life to a worker, a third of its lease
 	lostAfter  = 45 * time.Second      // without an answer; the worker has ended itself by then
-	coalesce   = 4 * time.Millisecond  // a step that ends within it is saved once
+	coalesce   = 12 * time.Millisecond // a step that ends within it is saved once
 	recordTime = 40 * time.Millisecond // an attempt is on record by then, whatever its first step does
 )
 

@@ -158,8 +158,14 @@ func (k *known) save(tx *sqldb.Tx, j *job, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(`UPDATE job SET state = $1, live = $2, due_ms = $3, body = $4 WHERE tenant = $5 AND id = $6`,
-		string(j.State), live(j), j.Due.UnixMilli(), body, string(j.Tenant), string(j.ID))
+	if old := k.jobs[jobKey{j.Tenant, j.ID}]; old != nil && live(old) == 1 && live(j) == 1 {
+		// Without a word of live, the indexes of what lives are left alone.
+		_, err = tx.Exec(`UPDATE job SET state = $1, due_ms = $2, body = $3 WHERE tenant = $4 AND id = $5`,
+			string(j.State), j.Due.UnixMilli(), body, string(j.Tenant), string(j.ID))
+	} else {
+		_, err = tx.Exec(`UPDATE job SET state = $1, live = $2, due_ms = $3, body = $4 WHERE tenant = $5 AND id = $6`,
+			string(j.State), live(j), j.Due.UnixMilli(), body, string(j.Tenant), string(j.ID))
+	}
 	if err == nil {
 		k.remember(tx, j)
 	}

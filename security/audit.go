@@ -2,6 +2,7 @@ package security
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,7 +25,7 @@ var kinds = map[int]string{permitted: "permit", denied: "deny", revoked: "revoke
 const maxWhy = 2048
 
 // noteTime is how late a record may be: more are written down together.
-const noteTime = 25 * time.Millisecond
+const noteTime = 100 * time.Millisecond
 
 // heardTime bounds how long a reader of the trail waits for its own record.
 const heardTime = 500 * time.Millisecond
@@ -62,20 +63,55 @@ func entryOf(e event.Event) (entry, error) {
 // note keeps decisions, each once, however often it is told: an event's id follows
 // from its tenant, kind and decision, which are the row's key.
 func (r *Room) note(ctx context.Context, events []event.Event) error {
+	entries := make([]entry, len(events))
+	for i, e := range events {
+		var err error
+		if entries[i], err = entryOf(e); err != nil {
+			return err
+		}
+	}
 	return r.db.Write(ctx, func(tx *sqldb.Tx) error {
-		for _, e := range events {
-			a, err := entryOf(e)
-			if err != nil {
+		for left := entries; len(left) > 0; {
+			n, text := 1, insertOne
+			if len(left) >= insertRows {
+				n, text = insertRows, insertMany
+			}
+			args := make([]any, 0, n*entryColumns)
+			for _, a := range left[:n] {
+				args = append(args, string(a.tenant), a.decision, a.kind, a.us, clip(a.principal, 512), clip(a.action, 128),
+					clip(a.resource, 512), clip(a.why, maxWhy), clip(a.corr, 128))
+			}
+			if _, err := tx.Exec(text, args...); err != nil {
 				return err
 			}
-			if _, err := tx.Exec(`INSERT INTO audit (tenant, decision, kind, at_us, principal, action, resource, why, correlation)
-				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING`,
-				string(a.tenant), a.decision, a.kind, a.us, clip(a.principal, 512), clip(a.action, 128), clip(a.resource, 512), clip(a.why, maxWhy), clip(a.corr, 128)); err != nil {
-				return err
-			}
+			left = left[n:]
 		}
 		return nil
 	})
+}
+
+// Rows are inserted one by one, or as many at once.
+const (
+	entryColumns = 9
+	insertRows   = 16
+)
+
+var insertOne, insertMany = insertText(1), insertText(insertRows)
+
+// insertText returns the statement that inserts n entries, but for those that are
+// there.
+func insertText(n int) string {
+	rows, number := make([]string, n), 0
+	for i := range rows {
+		args := make([]string, entryColumns)
+		for k := range args {
+			number++
+			args[k] = "$" + strconv.Itoa(number)
+		}
+		rows[i] = "(" + strings.Join(args, ", ") + ")"
+	}
+	return `INSERT INTO audit (tenant, decision, kind, at_us, principal, action, resource, why, correlation)
+		VALUES ` + strings.Join(rows, ", ") + ` ON CONFLICT DO NOTHING`
 }
 
 // heard waits until the decision id of tenant t is in the trail, and with it all

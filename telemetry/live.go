@@ -46,10 +46,11 @@ type live struct {
 	gone    map[name]time.Time
 	count   map[string]int // jobs by state; workers as worker
 	dirty   map[name]bool
+	stored  map[name]bool // has a row, or may have
 }
 
 func newLive(m *observe.Metrics) *live {
-	l := &live{metrics: m, all: map[name]being{}, gone: map[name]time.Time{}, count: map[string]int{}, dirty: map[name]bool{}}
+	l := &live{metrics: m, all: map[name]being{}, gone: map[name]time.Time{}, count: map[string]int{}, dirty: map[name]bool{}, stored: map[name]bool{}}
 	m.WatchQueue("jobs", func() int {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -77,7 +78,11 @@ func (l *live) drop(n name, at time.Time) {
 	if old, known := l.all[n]; known {
 		l.add(n, old, -1)
 		delete(l.all, n)
-		l.dirty[n] = true
+		if l.stored[n] {
+			l.dirty[n] = true
+		} else {
+			delete(l.dirty, n)
+		}
 	}
 	if len(l.gone) < maxGone {
 		l.gone[n] = at
@@ -223,6 +228,7 @@ func (l *live) load(ctx context.Context, db *sqldb.DB) error {
 			return fmt.Errorf("live %s %s: %w", n.kind, n.id, err)
 		}
 		l.put(n, b)
+		l.stored[n] = true
 	}
 	clear(l.dirty)
 	return rows.Err()
@@ -239,6 +245,7 @@ func (l *live) save(ctx context.Context, db *sqldb.DB) error {
 			changed[n] = nil
 			continue
 		}
+		l.stored[n] = true
 		body, err := json.Marshal(b)
 		if err != nil {
 			l.mu.Unlock()
@@ -268,12 +275,14 @@ func (l *live) save(ctx context.Context, db *sqldb.DB) error {
 		}
 		return nil
 	})
-	if err != nil {
-		l.mu.Lock()
-		for n := range changed {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for n, body := range changed {
+		if err != nil {
 			l.dirty[n] = true
+		} else if body == nil {
+			delete(l.stored, n)
 		}
-		l.mu.Unlock()
 	}
 	return err
 }

@@ -40,7 +40,8 @@ type Client struct {
 	peer   string // the worker's SPIFFE id
 	worker ident.Worker
 	dialer *Dialer
-	line   *line        // for calls of /exec
+	line   *line
+	short  *http.Client // on the line, for calls of /exec
 	http   *http.Client // for all others, which may take long
 	t      *http.Transport
 }
@@ -119,7 +120,7 @@ func (c *Client) Exec(ctx context.Context, r agentapi.ExecRequest) (x agentapi.E
 	if err := c.prove(ctx); err != nil {
 		return x, err
 	}
-	_, err = c.callOn(ctx, c.line.http, http.MethodPost, "/exec", r, &x, 0)
+	_, err = c.callOn(ctx, c.short, http.MethodPost, "/exec", r, &x, 0)
 	return x, err
 }
 

@@ -1,9 +1,13 @@
 package agentclient
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -37,12 +41,18 @@ func NewDialer(own identity.Certificate, roots *x509.CertPool) *Dialer {
 	return &Dialer{own: own, roots: roots, lines: map[string]*line{}}
 }
 
-// A line is at most one connection to an agent, for one client at a time.
+// A line is at most one connection to an agent, for one client at a time. It is the
+// http.RoundTripper of that client's small calls.
 type line struct {
+	dialer  *Dialer
 	address string
-	http    *http.Client
-	t       *http.Transport
-	since   time.Time // nobody uses it
+	since   time.Time   // nobody uses it
+	idle    *time.Timer // closes the connection that nobody uses
+
+	trip  sync.Mutex // held by who uses the connection
+	conn  *tls.Conn  // nil when there is none
+	in    *bufio.Reader
+	state tls.ConnectionState
 
 	mu     sync.Mutex
 	peer   string // whom a handshake is made with
@@ -53,20 +63,14 @@ type line struct {
 // connects when it is first used.
 func (d *Dialer) Dial(address string, t ident.Tenant, w ident.Worker) *Client {
 	peer := identity.Worker(t, w)
-	tr := transport(identity.Client(d.own.TLS(), d.roots, peer))
-	return &Client{
-		base: "https://" + address, peer: peer, worker: w, dialer: d, line: d.take(address, peer),
-		http: &http.Client{Transport: tr}, t: tr,
+	tr := &http.Transport{
+		TLSClientConfig: identity.Client(d.own.TLS(), d.roots, peer), DialContext: (&net.Dialer{Timeout: dialTime}).DialContext,
+		TLSHandshakeTimeout: dialTime, MaxIdleConnsPerHost: 2, IdleConnTimeout: lineIdle, DisableCompression: true, ReadBufferSize: 32 << 10,
 	}
-}
-
-// transport returns a way to workers. With config nil its user makes the
-// connections.
-func transport(config *tls.Config) *http.Transport {
-	dialer := &net.Dialer{Timeout: dialTime}
-	return &http.Transport{
-		TLSClientConfig: config, DialContext: dialer.DialContext, TLSHandshakeTimeout: dialTime, MaxIdleConnsPerHost: 2,
-		IdleConnTimeout: lineIdle, DisableCompression: true, ReadBufferSize: 32 << 10,
+	l := d.take(address, peer)
+	return &Client{
+		base: "https://" + address, peer: peer, worker: w, dialer: d, line: l, short: &http.Client{Transport: l},
+		http: &http.Client{Transport: tr}, t: tr,
 	}
 }
 
@@ -76,12 +80,9 @@ func (d *Dialer) take(address, peer string) *line {
 	delete(d.lines, address)
 	d.mu.Unlock()
 	if l == nil {
-		l = &line{address: address, proved: peer, t: transport(nil)}
-		l.t.MaxConnsPerHost, l.t.MaxIdleConnsPerHost, l.t.ReadBufferSize = 1, 1, 4<<10
-		l.t.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-			return l.dial(ctx, d, network, address)
-		}
-		l.http = &http.Client{Transport: l.t}
+		l = &line{dialer: d, address: address, proved: peer}
+	} else {
+		l.idle.Stop()
 	}
 	l.mu.Lock()
 	l.peer = peer
@@ -89,24 +90,82 @@ func (d *Dialer) take(address, peer string) *line {
 	return l
 }
 
+// RoundTrip sends a request and reads the whole answer, one after the other and in
+// the goroutine that asks: handing both to others, as http.Transport does, costs as
+// much as all the rest of a small call. A connection on which anything fails is
+// closed; the next call makes another.
+func (l *line) RoundTrip(req *http.Request) (resp *http.Response, err error) {
+	l.trip.Lock()
+	defer l.trip.Unlock()
+	ctx := req.Context()
+	if l.conn == nil {
+		if err := l.dial(ctx); err != nil {
+			return nil, err
+		}
+	}
+	defer func() {
+		if err != nil {
+			l.hangUp()
+		}
+	}()
+	deadline, _ := ctx.Deadline()
+	l.conn.SetDeadline(deadline)
+	conn := l.conn
+	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })()
+	if err := req.Write(l.conn); err != nil {
+		return nil, err
+	}
+	if resp, err = http.ReadResponse(l.in, req); err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, agentapi.MaxBody+1))
+	if err == nil && len(body) > agentapi.MaxBody {
+		err = errors.New("the answer is too large")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if resp.Close {
+		l.hangUp()
+	}
+	resp.Body, resp.TLS = io.NopCloser(bytes.NewReader(body)), &l.state
+	return resp, nil
+}
+
 // dial connects by a handshake with whom the line is for now.
-func (l *line) dial(ctx context.Context, d *Dialer, network, address string) (net.Conn, error) {
+func (l *line) dial(ctx context.Context) error {
 	l.mu.Lock()
 	peer := l.peer
 	l.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
 	var nd net.Dialer
-	conn, err := nd.DialContext(ctx, network, address)
+	conn, err := nd.DialContext(ctx, "tcp", l.address)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	c := tls.Client(conn, identity.Client(d.own.TLS(), d.roots, peer))
+	c := tls.Client(conn, identity.Client(l.dialer.own.TLS(), l.dialer.roots, peer))
 	if err := c.HandshakeContext(ctx); err != nil {
 		conn.Close()
-		return nil, err
+		return err
 	}
-	return c, nil
+	l.conn, l.in, l.state = c, bufio.NewReader(c), c.ConnectionState()
+	return nil
+}
+
+// hangUp closes the connection; whoever calls it holds trip.
+func (l *line) hangUp() {
+	if l.conn != nil {
+		l.conn.Close()
+		l.conn = nil
+	}
+}
+
+// close closes the connection once nobody uses it.
+func (l *line) close() {
+	l.trip.Lock()
+	defer l.trip.Unlock()
+	l.hangUp()
 }
 
 // prove has the worker prove who it is, if its agent was another when the line's
@@ -120,12 +179,12 @@ func (c *Client) prove(ctx context.Context) error {
 		return nil
 	}
 	var p agentapi.Proof
-	state, err := c.callOn(ctx, l.http, http.MethodPost, "/worker", agentapi.WorkerRequest{Worker: c.worker}, &p, 0)
+	state, err := c.callOn(ctx, c.short, http.MethodPost, "/worker", agentapi.WorkerRequest{Worker: c.worker}, &p, 0)
 	if err != nil {
 		return err
 	}
 	if err := identity.CheckProof(state, c.dialer.own.Shared, c.peer, p.Cert, p.Code, time.Now()); err != nil {
-		l.t.CloseIdleConnections()
+		l.close()
 		return err
 	}
 	l.mu.Lock()
@@ -138,9 +197,10 @@ func (c *Client) prove(ctx context.Context) error {
 func (d *Dialer) release(l *line) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	l.since = time.Now()
+	l.since, l.idle = time.Now(), time.AfterFunc(lineIdle, l.close)
 	if old := d.lines[l.address]; old != nil {
-		old.t.CloseIdleConnections()
+		old.idle.Stop()
+		old.close()
 	}
 	d.lines[l.address] = l
 	if len(d.lines) <= maxLines {
@@ -153,7 +213,8 @@ func (d *Dialer) release(l *line) {
 		}
 	}
 	delete(d.lines, oldest.address)
-	oldest.t.CloseIdleConnections()
+	oldest.idle.Stop()
+	oldest.close()
 }
 
 // Close ends the connections that nobody uses.
@@ -161,7 +222,8 @@ func (d *Dialer) Close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for a, l := range d.lines {
-		l.t.CloseIdleConnections()
+		l.idle.Stop()
+		l.close()
 		delete(d.lines, a)
 	}
 }

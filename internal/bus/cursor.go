@@ -22,6 +22,9 @@ type cursor struct {
 	db   *sqldb.DB
 	send func(row sqldb.Row, done func())
 	wake chan struct{}
+	// gather is how long what is committed waits for company, once more than one
+	// event came together. Zero: not at all.
+	gather time.Duration
 
 	mu      sync.Mutex
 	handed  []sqldb.Row // committed, not yet sent
@@ -83,6 +86,9 @@ func (c *cursor) run() {
 		}
 		for _, row := range rows {
 			c.start(row)
+		}
+		if len(rows) > 1 && c.gather > 0 {
+			pause(c.bus.ctx, c.gather)
 		}
 		if len(rows) > 0 {
 			continue

@@ -12,8 +12,11 @@ import (
 )
 
 const (
-	sweepEvery = 250 * time.Millisecond
-	noteEvery  = time.Second
+	// gatherOutside is for streams that no room waits for: those outside may hear a
+	// moment later, and many messages at once cost less.
+	gatherOutside = 20 * time.Millisecond
+	sweepEvery    = 250 * time.Millisecond
+	noteEvery     = time.Second
 	// writeback is when the kernel has surely written what a process that was
 	// killed had handed to it: 30 s by default, and a margin.
 	writeback = 45 * time.Second
@@ -38,6 +41,9 @@ func newRelay(b *Bus, name string, db *sqldb.DB) *relay {
 	r.local = newCursor(b, name, db, r.deliver)
 	if b.cfg.Stream != nil {
 		r.remote = newCursor(b, name, db, r.publish)
+		if b.cfg.Stream.joined() {
+			r.remote.gather = gatherOutside
+		}
 	}
 	return r
 }

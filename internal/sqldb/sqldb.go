@@ -269,8 +269,12 @@ func (db *DB) Query(ctx context.Context, query string, args ...any) (*sql.Rows, 
 	return s.QueryContext(ctx, args...)
 }
 
-// QueryRow reads one committed row.
+// QueryRow reads one committed row. Once the query has begun it is not given up when
+// ctx ends: to watch for that would cost two goroutines, more than a row does.
 func (db *DB) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
+	if ctx.Err() == nil {
+		ctx = context.WithoutCancel(ctx)
+	}
 	s, err := db.prepared(query)
 	if err != nil {
 		return db.read.QueryRowContext(ctx, rebind(query), args...) // fails in the same way, when scanned

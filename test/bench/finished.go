@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing/fstest"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"fragua.dev/fragua/internal/sqldb"
 )
@@ -147,12 +150,17 @@ func (b *bench) fillStore(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	var each errgroup.Group
+	each.SetLimit(runtime.NumCPU())
 	for _, file := range append(files, deeper...) {
-		if err := b.multiply(ctx, file, bodies); err != nil {
-			return fmt.Errorf("%s: %w", filepath.Base(file), err)
-		}
+		each.Go(func() error {
+			if err := b.multiply(ctx, file, bodies); err != nil {
+				return fmt.Errorf("%s: %w", filepath.Base(file), err)
+			}
+			return nil
+		})
 	}
-	return nil
+	return each.Wait()
 }
 
 // A room's own migrations are on the file already: this one is known as done.
@@ -195,7 +203,7 @@ func (b *bench) multiply(ctx context.Context, file string, bodies []string) (err
 				return fmt.Errorf("%s: %w", table, err)
 			}
 		}
-		fmt.Fprintf(b.log, "# %s, %s: %d rows of finished jobs\n", filepath.Base(file), table, rows)
+		fmt.Fprintf(os.Stderr, "  %s, %s: %d rows of finished jobs\n", filepath.Base(file), table, rows)
 	}
 	return nil
 }

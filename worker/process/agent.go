@@ -55,8 +55,9 @@ func (p *Provider) start(ctx context.Context) (*agent, error) {
 	}
 	defer words.Close()
 	cmd := exec.Command(p.cfg.Command[0], p.cfg.Command[1:]...)
-	// Nothing of the server's own environment but PATH, which steps need.
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "GOMAXPROCS=2", "GOGC=800", agentMark + "=1"}
+	// Nothing of the server's own environment but PATH, which steps need. One
+	// processor does: an agent waits most of the time, and there are many of them.
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "GOMAXPROCS=1", "GOGC=800", agentMark + "=1"}
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.cfg.Dir, words, words
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
