@@ -73,10 +73,19 @@ type worker struct {
 	Round       int              `json:"round,omitempty"` // of saying again that it is there
 }
 
-// workerID names the worker of an assignment: always the same one.
+// workerID names the worker of an assignment: always the same one. It begins with
+// the time in the job's name, if that has one, so that workers that were made
+// together lie together in the database.
 func workerID(t ident.Tenant, a ident.Assignment) ident.Worker {
+	const sorts = 10 // characters of a generated name that say when
+	when, generated := strings.CutPrefix(string(a), "asg_job_")
+	if generated && len(when) > sorts {
+		when = when[:sorts]
+	} else {
+		when = ""
+	}
 	sum := sha256.Sum256([]byte(string(t) + "/" + string(a)))
-	return ident.Worker("wrk_" + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:16])))
+	return ident.Worker("wrk_" + when + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:16])))
 }
 
 // of returns the worker that an assignment asks for.

@@ -3,6 +3,7 @@ package worker
 import (
 	"testing"
 
+	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/contract/spec"
 )
 
@@ -15,6 +16,22 @@ func TestRuntimeIsSaid(t *testing.T) {
 		w := &worker{}
 		if w.Runtime = r; w.runtime() != want {
 			t.Errorf("%q, want %q", w.runtime(), want)
+		}
+	}
+}
+
+func TestWorkersAreNamedByTheirAssignments(t *testing.T) {
+	const first, later = "asg_job_06h15p8rt3enfzrhgbv62jbg14_1_q1ynxek37bryt", "asg_job_06h15p8rz0ne1as1d9p23sn9hg_1_49gteavw5rdzg"
+	a, b := workerID("acme", first), workerID("acme", later)
+	if a != workerID("acme", first) || a == workerID("evil", first) || a == b {
+		t.Errorf("%s, %s", a, b)
+	}
+	if a > b {
+		t.Errorf("%s sorts after %s, which was made later", a, b)
+	}
+	for _, named := range []ident.Assignment{"asg_nightly_1_q1ynxek37bryt", "asg_job_1", first} {
+		if w := workerID("acme", named); !ident.Valid(string(w)) {
+			t.Errorf("%s is no name", w)
 		}
 	}
 }
