@@ -105,7 +105,7 @@ func (r *Room) create(ctx context.Context, in *struct{ Body workerOrder }) (*wor
 	var old *worker
 	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
 		var err error
-		if old, err = load(tx, w.Tenant, w.ID); err == nil {
+		if old, err = r.load(tx, w.Tenant, w.ID); err == nil {
 			return tx.Emit(answer.Event)
 		}
 		old = nil
@@ -120,7 +120,7 @@ func (r *Room) create(ctx context.Context, in *struct{ Body workerOrder }) (*wor
 		if foreign > 0 {
 			return httpapi.Conflict("another worker has this worker_id")
 		}
-		if err := save(tx, w, w.Created.Add(createTime)); err != nil {
+		if err := r.save(tx, w, w.Created.Add(createTime)); err != nil {
 			return err
 		}
 		return tx.Emit(answer.Event)
@@ -153,6 +153,7 @@ func (r *Room) create(ctx context.Context, in *struct{ Body workerOrder }) (*wor
 // come again.
 func (r *Room) unmake(ctx context.Context, w *worker) error {
 	return r.db.Write(ctx, func(tx *sqldb.Tx) error {
+		delete(r.known, workerKey{w.Tenant, w.ID})
 		_, err := tx.Exec(`DELETE FROM worker WHERE tenant = $1 AND id = $2`, string(w.Tenant), string(w.ID))
 		return err
 	})
@@ -164,7 +165,7 @@ func (r *Room) settle(ctx context.Context, w *worker, failure error) error {
 	calledOff := false
 	err := r.db.Write(ctx, func(tx *sqldb.Tx) error {
 		now := r.cfg.Now().UTC()
-		old, err := load(tx, w.Tenant, w.ID)
+		old, err := r.load(tx, w.Tenant, w.ID)
 		if err != nil {
 			return err
 		}
@@ -178,7 +179,7 @@ func (r *Room) settle(ctx context.Context, w *worker, failure error) error {
 		default:
 			fact = w.ready(now)
 		}
-		if err := save(tx, w, now.Add(staleAfter)); err != nil {
+		if err := r.save(tx, w, now.Add(staleAfter)); err != nil {
 			return err
 		}
 		return tx.Emit(fact)
@@ -217,13 +218,13 @@ func (r *Room) remove(ctx context.Context, in *workerPath) (*workerReply, error)
 	}
 	asked := false
 	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
-		if w, err = load(tx, w.Tenant, w.ID); err != nil {
+		if w, err = r.load(tx, w.Tenant, w.ID); err != nil {
 			return err
 		}
 		asked = w.State == Running
 		if asked || w.State == Creating { // whoever makes it ends it
 			w.State, w.Reason = Terminating, "ended by "+authz.From(ctx).Sub
-			if err := save(tx, w, r.cfg.Now()); err != nil {
+			if err := r.save(tx, w, r.cfg.Now()); err != nil {
 				return err
 			}
 		}

@@ -66,7 +66,7 @@ func (r *Room) assigned(ctx context.Context, e event.Event, a event.Assignment) 
 	}
 	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
 		now := r.cfg.Now().UTC()
-		if err := save(tx, w, now.Add(staleAfter)); err != nil {
+		if err := r.save(tx, w, now.Add(staleAfter)); err != nil {
 			return err
 		}
 		return tx.Emit(answer.Event, w.ready(now))
@@ -164,7 +164,7 @@ func (r *Room) refuse(ctx context.Context, w *worker, answer authz.Answer, reaso
 	return r.db.Write(ctx, func(tx *sqldb.Tx) error {
 		now := r.cfg.Now().UTC()
 		fact := w.fail(now, reason)
-		if err := save(tx, w, now); err != nil {
+		if err := r.save(tx, w, now); err != nil {
 			return err
 		}
 		return tx.Emit(answer.Event, fact)
@@ -185,12 +185,12 @@ func (r *Room) jobOver(ctx context.Context, t ident.Tenant, job ident.Job, attem
 		return r.finish(ctx, w, grace)
 	}
 	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
-		w, err := load(tx, w.Tenant, w.ID)
+		w, err := r.load(tx, w.Tenant, w.ID)
 		if err != nil || w.State != Running {
 			return err
 		}
 		w.State, w.Reason = Terminating, reason
-		return save(tx, w, r.cfg.Now())
+		return r.save(tx, w, r.cfg.Now())
 	})
 	if err == nil {
 		r.terminate(w.Tenant, w.ID, grace)
@@ -242,13 +242,13 @@ func (r *Room) finish(ctx context.Context, w *worker, grace time.Duration) error
 		return err
 	}
 	return r.db.Write(ctx, func(tx *sqldb.Tx) error {
-		w, err := load(tx, w.Tenant, w.ID)
+		w, err := r.load(tx, w.Tenant, w.ID)
 		if err != nil || w.over() {
 			return err
 		}
 		now := r.cfg.Now().UTC()
 		fact := w.end(now, code)
-		if err := save(tx, w, now); err != nil {
+		if err := r.save(tx, w, now); err != nil {
 			return err
 		}
 		return tx.Emit(fact)

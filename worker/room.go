@@ -55,6 +55,7 @@ type Room struct {
 	roots  []byte
 	nodes  map[ident.Node]bool
 	ending chan struct{}
+	known  known
 	made   sync.Map  // attemptKey → *worker, for those that live and were made by this process
 	making sync.Map  // ident.Worker → why it has ended already, for those whose rows do not say yet where they are
 	left   []*worker // by an earlier process, which was ending them
@@ -76,7 +77,7 @@ func Open(ctx context.Context, cfg Config) (*Room, error) {
 	_, pem := cfg.Authority.Roots()
 	r := &Room{
 		cfg: cfg, db: db, gate: httpapi.Gate{Decider: cfg.Decider, DB: db}, roots: pem,
-		nodes: map[ident.Node]bool{}, ending: make(chan struct{}, maxEnding),
+		nodes: map[ident.Node]bool{}, known: known{}, ending: make(chan struct{}, maxEnding),
 	}
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	for _, n := range cfg.Nodes {
@@ -222,14 +223,14 @@ func (r *Room) born(ctx context.Context, w *worker) error {
 
 func (r *Room) lost(ctx context.Context, t ident.Tenant, id ident.Worker, reason string) error {
 	return r.db.Write(ctx, func(tx *sqldb.Tx) error {
-		w, err := load(tx, t, id)
+		w, err := r.load(tx, t, id)
 		if err != nil || w.over() {
 			return err
 		}
 		now := r.cfg.Now().UTC()
 		r.made.Delete(attemptKey{t, w.Job, w.Attempt})
 		fact := w.fail(now, reason)
-		if err := save(tx, w, now); err != nil {
+		if err := r.save(tx, w, now); err != nil {
 			return err
 		}
 		return tx.Emit(fact)
@@ -259,12 +260,12 @@ func (r *Room) reconcile(ctx context.Context) error {
 	rows.Close()
 	for _, w := range due {
 		err := r.db.Write(ctx, func(tx *sqldb.Tx) error {
-			w, err := load(tx, w.Tenant, w.ID)
+			w, err := r.load(tx, w.Tenant, w.ID)
 			if err != nil || w.State != Running {
 				return err
 			}
 			w.Round++
-			if err := save(tx, w, now.Add(staleAfter<<min(w.Round, 5))); err != nil {
+			if err := r.save(tx, w, now.Add(staleAfter<<min(w.Round, 5))); err != nil {
 				return err
 			}
 			if w.Job == "" {

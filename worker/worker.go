@@ -182,16 +182,12 @@ func decode(row interface{ Scan(...any) error }) (*worker, error) {
 	return w, json.Unmarshal(body, w)
 }
 
-func load(tx *sqldb.Tx, t ident.Tenant, id ident.Worker) (*worker, error) {
-	return decode(tx.QueryRow(`SELECT body FROM worker WHERE tenant = $1 AND id = $2`, string(t), string(id)))
-}
-
 func (r *Room) read(ctx context.Context, t ident.Tenant, id ident.Worker) (*worker, error) {
 	return decode(r.db.QueryRow(ctx, `SELECT body FROM worker WHERE tenant = $1 AND id = $2`, string(t), string(id)))
 }
 
 // save inserts or updates w.
-func save(tx *sqldb.Tx, w *worker, due time.Time) error {
+func (r *Room) save(tx *sqldb.Tx, w *worker, due time.Time) error {
 	body, err := json.Marshal(w)
 	if err != nil {
 		return fmt.Errorf("worker: %w", err)
@@ -203,5 +199,8 @@ func save(tx *sqldb.Tx, w *worker, due time.Time) error {
 	_, err = tx.Exec(`INSERT INTO worker (tenant, id, job, attempt, state, live, created_ms, due_ms, body) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 		ON CONFLICT (tenant, id) DO UPDATE SET state = excluded.state, live = excluded.live, due_ms = excluded.due_ms, body = excluded.body`,
 		string(w.Tenant), string(w.ID), string(w.Job), w.Attempt, string(w.State), live, w.Created.UnixMilli(), due.UnixMilli(), body)
+	if err == nil {
+		r.known.remember(tx, w)
+	}
 	return err
 }

@@ -7,5 +7,5 @@ CREATE TABLE artifact (
 	sum        TEXT    NOT NULL, -- SHA-256 of the content
 	body       BLOB    NOT NULL,
 	PRIMARY KEY (tenant, repository, name, version)
-) WITHOUT ROWID;
+);
 CREATE INDEX artifact_by_sum ON artifact (sum);

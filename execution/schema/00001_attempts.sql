@@ -1,4 +1,6 @@
 -- +goose Up
+-- Tables with a body have row ids: without them a row is a key of its tree, and one
+-- of more than a quarter of a page goes to a page of its own at each change.
 CREATE TABLE attempt (
 	tenant  TEXT    NOT NULL,
 	job     TEXT    NOT NULL,
@@ -6,7 +8,7 @@ CREATE TABLE attempt (
 	live    INTEGER NOT NULL,
 	body    BLOB    NOT NULL,
 	PRIMARY KEY (tenant, job, attempt)
-) WITHOUT ROWID;
+);
 CREATE INDEX attempt_live ON attempt (job) WHERE live = 1;
 
 CREATE TABLE exec (
@@ -18,7 +20,7 @@ CREATE TABLE exec (
 	state   TEXT    NOT NULL,
 	body    BLOB    NOT NULL,
 	PRIMARY KEY (tenant, id)
-) WITHOUT ROWID;
+);
 CREATE INDEX exec_by_job ON exec (job, attempt);
 CREATE INDEX exec_by_step ON exec (step) WHERE attempt = 0; -- of POST /exec, whose key is the step's id
 CREATE INDEX exec_live ON exec (id) WHERE state = 'STARTED';

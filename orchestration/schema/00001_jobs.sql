@@ -1,4 +1,6 @@
 -- +goose Up
+-- Tables with a body have row ids: without them a row is a key of its tree, and one
+-- of more than a quarter of a page goes to a page of its own at each change.
 CREATE TABLE job (
 	tenant     TEXT    NOT NULL,
 	id         TEXT    NOT NULL,
@@ -11,7 +13,7 @@ CREATE TABLE job (
 	hash       BLOB    NOT NULL, -- of what was asked for
 	body       BLOB    NOT NULL,
 	PRIMARY KEY (tenant, id)
-) WITHOUT ROWID;
+);
 CREATE INDEX job_by_time ON job (tenant, created_ms, id);
 CREATE INDEX job_due     ON job (due_ms) WHERE live = 1;
 CREATE INDEX job_live    ON job (tenant, created_ms, id) WHERE live = 1;
@@ -30,7 +32,7 @@ CREATE TABLE pipeline (
 	hash       BLOB    NOT NULL,
 	spec       BLOB    NOT NULL,
 	PRIMARY KEY (tenant, id, version)
-) WITHOUT ROWID;
+);
 CREATE INDEX pipeline_latest ON pipeline (tenant, id) WHERE latest = 1;
 
 CREATE TABLE run (
@@ -42,5 +44,5 @@ CREATE TABLE run (
 	hash       BLOB    NOT NULL,
 	body       BLOB    NOT NULL,
 	PRIMARY KEY (tenant, id)
-) WITHOUT ROWID;
+);
 CREATE INDEX run_by_pipeline ON run (tenant, pipeline, created_ms, id);

@@ -1,4 +1,6 @@
 -- +goose Up
+-- Tables with a body have row ids: without them a row is a key of its tree, and one
+-- of more than a quarter of a page goes to a page of its own at each change.
 CREATE TABLE worker (
 	tenant     TEXT    NOT NULL,
 	id         TEXT    NOT NULL,
@@ -10,7 +12,7 @@ CREATE TABLE worker (
 	due_ms     INTEGER NOT NULL,
 	body       BLOB    NOT NULL,
 	PRIMARY KEY (tenant, id)
-) WITHOUT ROWID;
+);
 CREATE INDEX worker_live ON worker (due_ms) WHERE live = 1;
 CREATE INDEX worker_of_job ON worker (job, attempt) WHERE job <> '';
 CREATE INDEX worker_by_id ON worker (id, tenant) WHERE live = 1;

@@ -6,4 +6,4 @@ CREATE TABLE log (
 	bytes  INTEGER NOT NULL, -- of text
 	inline BLOB,             -- the frames of a short log, compressed; NULL for one in a file
 	PRIMARY KEY (tenant, exec)
-) WITHOUT ROWID;
+);
