@@ -56,7 +56,7 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 	o.started, o.exec = x.Started, x.Exec
 	running := w.room.register(begunBy(a, x))
 	if x.State != agentapi.Started && int64(len(x.Log)) == x.LogBytes { // a short step: that was all
-		logs, err := w.room.keep(a.Tenant, x)
+		logs, err := w.room.keep(w.ctx, a.Tenant, x)
 		close(running.printed)
 		if err == nil {
 			if !a.Begun {
@@ -102,18 +102,28 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 }
 
 // keep keeps the log of an execution that has ended, and came with its whole log.
-func (r *Room) keep(t ident.Tenant, x agentapi.Exec) (*keptLog, error) {
+func (r *Room) keep(ctx context.Context, t ident.Tenant, x agentapi.Exec) (*keptLog, error) {
 	logs, err := r.logs.Writer(t, x.Exec)
 	if err != nil {
 		return nil, fmt.Errorf("its log cannot be kept: %w", err)
 	}
 	if have := logs.Offset(); have < int64(len(x.Log)) {
-		if err := logs.Copy(r.ctx, bytes.NewReader(x.Log[have:])); err != nil {
+		err := r.again(ctx, func() error { return logs.Copy(r.ctx, bytes.NewReader(x.Log[logs.Offset():])) })
+		if err != nil {
 			return &keptLog{nil, logs}, fmt.Errorf("its log cannot be kept: %w", err)
 		}
 	}
-	index, _, err := logs.Finish(r.ctx, true)
+	index, err := r.finish(ctx, logs, true)
 	return &keptLog{index, logs}, err
+}
+
+// finish ends a log. It tries again for a while: a full disk may have room again.
+func (r *Room) finish(ctx context.Context, logs *logstore.Writer, whole bool) (index func(*sqldb.Tx) error, err error) {
+	err = r.again(ctx, func() (err error) {
+		index, _, err = logs.Finish(whole)
+		return err
+	})
+	return index, err
 }
 
 // follow keeps the log of an execution until its end, and asks how that was. When
@@ -147,7 +157,7 @@ func (r *Room) follow(ctx context.Context, agent Agent, t ident.Tenant, x agenta
 	if r.ctx.Err() != nil {
 		return x, nil, r.ctx.Err() // the next process goes on from what is kept
 	}
-	index, _, ferr := logs.Finish(r.ctx, copied == nil)
+	index, ferr := r.finish(ctx, logs, copied == nil)
 	return x, &keptLog{index, logs}, errors.Join(err, ferr)
 }
 
@@ -184,7 +194,7 @@ func (r *Room) again(ctx context.Context, fn func() error) error {
 			since, pause = r.cfg.Now(), 20*time.Millisecond // it went well for a while
 		}
 		if r.cfg.Now().Sub(since) > lostAfter {
-			return fmt.Errorf("the worker did not answer for %v: %w", lostAfter, err)
+			return fmt.Errorf("tried for %v: %w", lostAfter, err)
 		}
 		if !sleep(ctx, pause) {
 			return err

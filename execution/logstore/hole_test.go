@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -111,7 +112,7 @@ func TestALogWhoseWorkerWasLostSaysSo(t *testing.T) {
 	if err := w.Copy(t.Context(), &some{log.frames, 5, false}); err != nil {
 		t.Fatal(err)
 	}
-	index, info, err := w.Finish(t.Context(), false)
+	index, info, err := w.Finish(false)
 	if err != nil || info.Lines != 3 {
 		t.Fatal(info, err)
 	}
@@ -164,7 +165,7 @@ func TestFollowersSeeEveryLineOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	index, _, err := w.Finish(t.Context(), true)
+	index, _, err := w.Finish(true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,5 +181,48 @@ func TestFollowersSeeEveryLineOnce(t *testing.T) {
 	}
 	if n := strings.Count(got[3], "\n"); n != len(log.lines) || !strings.Contains(got[3], fmt.Sprintf(`"number":%d}`, n)) {
 		t.Errorf("%d lines, want %d", n, len(log.lines))
+	}
+}
+
+// TestADiskThatHasRoomAgainTakesTheLog ends a log while nothing can be written.
+func TestADiskThatHasRoomAgainTakesTheLog(t *testing.T) {
+	for name, whole := range map[string]bool{"whole": true, "of a lost worker": false} {
+		t.Run(name, func(t *testing.T) {
+			s := openStore(t)
+			w, err := s.Writer("acme", "exe_1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			log := &written{}
+			log.add(logframe.Stdout, strings.Repeat("a line\n", 2*inlineMax))
+			if err := w.Copy(t.Context(), &some{log.frames, 1 << 20, false}); err != nil {
+				t.Fatal(err)
+			}
+			folder := filepath.Dir(s.file("acme", "exe_1"))
+			if err := os.WriteFile(folder, nil, 0o600); err != nil { // where the folder belongs
+				t.Fatal(err)
+			}
+			for range 3 {
+				if _, _, err := w.Finish(whole); err == nil {
+					t.Fatal("it was written nowhere")
+				}
+			}
+			if err := os.Remove(folder); err != nil {
+				t.Fatal(err)
+			}
+			index, _, err := w.Finish(whole)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.cfg.DB.Write(t.Context(), index); err != nil {
+				t.Fatal(err)
+			}
+			w.Release()
+			got := ask(s, "exe_1", "").Body.String()
+			rest, kept := strings.CutPrefix(got, log.text)
+			if !kept || strings.Count(rest, "the log ends here") != map[bool]int{true: 0, false: 1}[whole] {
+				t.Errorf("%d bytes of %d, then %.200q", len(got)-len(rest), len(log.text), rest)
+			}
+		})
 	}
 }

@@ -56,7 +56,7 @@ func keep(t *testing.T, s *Store, size int) string {
 	if err := w.Copy(t.Context(), bytes.NewReader(frames)); err != nil {
 		t.Fatal(err)
 	}
-	index, _, err := w.Finish(t.Context(), true)
+	index, _, err := w.Finish(true)
 	if err != nil {
 		t.Fatal(err)
 	}

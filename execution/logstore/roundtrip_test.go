@@ -164,7 +164,7 @@ func TestALogReadsAsItWasWritten(t *testing.T) {
 				}
 			}
 		}
-		index, info, err := w.Finish(t.Context(), true)
+		index, info, err := w.Finish(true)
 		if err != nil {
 			t.Fatal(err)
 		}

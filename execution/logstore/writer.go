@@ -32,6 +32,7 @@ type Writer struct {
 	log    *log
 	end    int64 // of the file
 	synced time.Time
+	marked bool // the last line says that it is not whole
 }
 
 // Offset returns how many bytes of the frame stream the store has: where to go on
@@ -123,10 +124,11 @@ func (w *Writer) pack(sync bool) error {
 
 // Finish ends the log, and returns what its row needs: the caller runs it in the
 // transaction that saves the execution's end. A log that is not whole says so in
-// its last line.
-func (w *Writer) Finish(_ context.Context, whole bool) (func(tx *sqldb.Tx) error, LogInfo, error) {
+// its last line. When it fails, as on a full disk, it may be called again.
+func (w *Writer) Finish(whole bool) (func(tx *sqldb.Tx) error, LogInfo, error) {
 	l := w.log
-	if !whole {
+	if !whole && !w.marked {
+		w.marked = true
 		l.add(logframe.Append(nil, logframe.Frame{
 			Stream: logframe.Mark, Time: w.store.cfg.Now(), Text: []byte("… the log ends here: its worker was lost\n"),
 		}))
@@ -140,7 +142,6 @@ func (w *Writer) Finish(_ context.Context, whole bool) (func(tx *sqldb.Tx) error
 			inline = w.store.code.enc.EncodeAll(tail, nil)
 		}
 	} else if err := w.pack(true); err != nil {
-		w.close()
 		return nil, LogInfo{}, err
 	}
 	end := l.close()

@@ -169,6 +169,18 @@ func (b *Bus) Pending() int {
 	return n
 }
 
+// Unpublished returns how many events of the outboxes are on their way to the
+// stream.
+func (b *Bus) Unpublished() int {
+	n := 0
+	for _, r := range b.relays {
+		if r.remote != nil {
+			n += r.remote.pending()
+		}
+	}
+	return n
+}
+
 // deliver hands d to a room, or returns when the bus stops.
 func (b *Bus) deliver(r *room, d delivery) {
 	d.since = b.cfg.Now()

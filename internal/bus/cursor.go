@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -22,6 +23,8 @@ type cursor struct {
 	db   *sqldb.DB
 	send func(row sqldb.Row, done func())
 	wake chan struct{}
+	// before, if any, is called until it succeeds, before anything is sent.
+	before func(context.Context) error
 	// gather is how long what is committed waits for company, once more than one
 	// event came together. Zero: not at all.
 	gather time.Duration
@@ -78,6 +81,16 @@ func (c *cursor) low() int64 {
 }
 
 func (c *cursor) run() {
+	for c.before != nil && c.bus.ctx.Err() == nil {
+		err := c.before(c.bus.ctx)
+		if err == nil {
+			break
+		}
+		if c.bus.ctx.Err() == nil {
+			c.bus.cfg.Log.Warn("an outbox waits", "room", c.room, "error", err)
+		}
+		pause(c.bus.ctx, readAgain)
+	}
 	for c.bus.ctx.Err() == nil {
 		rows, err := c.next()
 		if err != nil && c.bus.ctx.Err() == nil {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"fragua.dev/fragua/contract/event"
+	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/internal/sqldb"
 )
 
@@ -16,6 +18,8 @@ const (
 	// moment later, and many messages at once cost less.
 	gatherOutside = 20 * time.Millisecond
 	sweepEvery    = 250 * time.Millisecond
+	compareTime   = 30 * time.Second
+	clockSlack    = time.Minute // by which the machine's clock may have been set back
 	noteEvery     = time.Second
 	// writeback is when the kernel has surely written what a process that was
 	// killed had handed to it: 30 s by default, and a margin.
@@ -34,6 +38,11 @@ type relay struct {
 	noted         sqldb.Mark   // the last mark of the stream that was saved
 	handled       int64        // the last mark of the local way that was saved
 	forgotten     int64
+
+	mu    sync.Mutex
+	had   map[ident.Event]bool // what the stream has of the outbox from before this process
+	until int64                // the last of the outbox from before
+	found sqldb.Mark           // up to where the stream had it, and when that was seen
 }
 
 func newRelay(b *Bus, name string, db *sqldb.DB) *relay {
@@ -41,6 +50,7 @@ func newRelay(b *Bus, name string, db *sqldb.DB) *relay {
 	r.local = newCursor(b, name, db, r.deliver)
 	if b.cfg.Stream != nil {
 		r.remote = newCursor(b, name, db, r.publish)
+		r.remote.before = r.compare
 		if b.cfg.Stream.joined() {
 			r.remote.gather = gatherOutside
 		}
@@ -102,7 +112,56 @@ func (r *relay) deliver(row sqldb.Row, done func()) {
 	}
 }
 
+// compare finds out what the stream has already of what the outbox still holds: only
+// the rest is published. Else a program that is killed again and again would publish
+// the same beginning again and again, and get no further.
+func (r *relay) compare(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, compareTime)
+	defer cancel()
+	first, err := r.db.Outbox(ctx, 0, 1)
+	if err != nil || len(first) == 0 {
+		return err
+	}
+	var until int64
+	if err := r.db.QueryRow(ctx, `SELECT MAX(seq) FROM outbox`).Scan(&until); err != nil {
+		return err
+	}
+	var says []string
+	for _, e := range event.Catalog() {
+		if e.Owner == r.room || e.Owner == "security" {
+			says = append(says, e.Subject)
+		}
+	}
+	had, err := r.bus.cfg.Stream.stored(ctx, says, first[0].Event.Time.Add(-clockSlack))
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.had, r.until = had, until
+	return nil
+}
+
+// hadBefore says whether the stream has a row from before this process.
+func (r *relay) hadBefore(row sqldb.Row) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case row.Seq > r.until:
+		r.had = nil
+		return false
+	case r.had[row.Event.ID]:
+		r.found = sqldb.Mark{At: r.bus.cfg.Now(), Seq: row.Seq}
+		return true
+	}
+	return false
+}
+
 func (r *relay) publish(row sqldb.Row, done func()) {
+	if r.hadBefore(row) {
+		done()
+		return
+	}
 	entry, known := event.Lookup(row.Event.Subject)
 	if !known {
 		done()
@@ -170,14 +229,21 @@ func (r *relay) settle(now time.Time) int64 {
 		return r.local.low()
 	}
 	low := r.remote.low()
+	// What was found in the stream is on its disk when the kernel has written it.
+	patience := 2 * syncInterval
+	r.mu.Lock()
+	if r.found.Seq > 0 && now.Sub(r.found.At) < writeback {
+		patience = writeback
+	}
+	r.mu.Unlock()
 	if n := len(r.settling); low > r.settled && (n == 0 || r.settling[n-1].Seq < low) {
 		r.settling = append(r.settling, sqldb.Mark{At: now, Seq: low})
 	}
-	for len(r.settling) > 1 && now.Sub(r.settling[0].At) >= 2*syncInterval {
+	for len(r.settling) > 1 && now.Sub(r.settling[0].At) >= patience {
 		r.settled = max(r.settled, r.settling[0].Seq)
 		r.settling = r.settling[1:]
 	}
-	if len(r.settling) == 1 && now.Sub(r.settling[0].At) >= 2*syncInterval {
+	if len(r.settling) == 1 && now.Sub(r.settling[0].At) >= patience {
 		r.settled = max(r.settled, r.settling[0].Seq)
 	}
 	for len(r.earlier) > 0 && now.Sub(r.earlier[0].At) >= writeback {

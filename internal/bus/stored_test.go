@@ -1,0 +1,75 @@
+package bus_test
+
+import (
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+
+	"fragua.dev/fragua/contract/event"
+	"fragua.dev/fragua/internal/bus"
+)
+
+// TestOnlyWhatTheStreamLacksIsPublishedAfterAKill lets a process end before any of
+// what it published is forgotten, and listens to what the next one publishes.
+func TestOnlyWhatTheStreamLacksIsPublishedAfterAKill(t *testing.T) {
+	const events = 1200 // more than a page of the outbox
+	for name, lost := range map[string]bool{"the stream is whole": false, "the stream was deleted": true} {
+		t.Run(name, func(t *testing.T) {
+			file, dir := filepath.Join(t.TempDir(), "a.db"), t.TempDir()
+			db := openDB(t, file)
+			cfg := bus.StreamConfig{Rooms: bus.Rooms, Dir: dir, Listen: "127.0.0.1:0", User: "fragua", Password: "secret"}
+			s := openStream(t, cfg)
+			said := listen(t, s)
+			b := start(t, bus.Config{Stream: s}, db)
+			var all []event.Event
+			for i := range events {
+				all = append(all, requested(i))
+			}
+			emit(t, db, all...)
+			eventually(t, "all are published", func() bool { return said.Load() == events })
+			eventually(t, "all are acknowledged", func() bool { return b.Unpublished() == 0 })
+			b.Stop()
+			s.Close()
+			if left := outbox(t, db); left != events {
+				t.Fatalf("%d events are left in the outbox: the test is too slow to say anything", left)
+			}
+			want := int64(1)
+			if lost {
+				want += events
+				if err := os.RemoveAll(dir); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s = openStream(t, cfg)
+			said = listen(t, s)
+			b = start(t, bus.Config{Stream: s}, db)
+			emit(t, db, requested(events))
+			eventually(t, "all are published", func() bool { return said.Load() >= want && b.Unpublished() == 0 })
+			b.Stop()
+			if n := said.Load(); n != want {
+				t.Errorf("%d events were published, want %d", n, want)
+			}
+		})
+	}
+}
+
+// listen counts what is published from now on.
+func listen(t *testing.T, s *bus.Stream) *atomic.Int64 {
+	t.Helper()
+	conn, err := nats.Connect("nats://" + s.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	var n atomic.Int64
+	if _, err := conn.Subscribe("ci.>", func(*nats.Msg) { n.Add(1) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return &n
+}
