@@ -28,7 +28,7 @@ func (q Quota) Holds(o Quota) bool {
 
 // What a job gets that asks for nothing. Ten such jobs share a core.
 const (
-	DefaultCPUm      = 100
+	DefaultCPUm      = 50
 	DefaultMemoryMB  = 128
 	DefaultTimeoutMS = 60 * 60 * 1000
 	DefaultBackoffMS = 1000
@@ -40,7 +40,7 @@ type Job struct {
 	Image          string            `json:"image,omitempty" maxLength:"512" example:"golang:1.26" doc:"Container image the steps run in; the process provider ignores it"`
 	Command        []string          `json:"command,omitempty" maxItems:"4096" nullable:"false" doc:"Program and arguments, without a shell: short for one step"`
 	Steps          []Step            `json:"steps,omitempty" maxItems:"1000" nullable:"false" doc:"What to run, in this order, until one fails"`
-	Resources      Quota             `json:"resources,omitempty" doc:"What the job may use of a node; 100 cpu_m and 128 memory_mb unless given"`
+	Resources      Quota             `json:"resources,omitempty" doc:"What the job may use of a node; 50 cpu_m and 128 memory_mb unless given"`
 	TimeoutMS      int64             `json:"timeout_ms,omitempty" minimum:"1" maximum:"604800000" doc:"Limit of one attempt, in milliseconds; an hour unless given"`
 	Retries        int               `json:"retries,omitempty" minimum:"0" maximum:"100" doc:"How many more attempts a job gets that failed or was lost"`
 	RetryBackoffMS int64             `json:"retry_backoff_ms,omitempty" minimum:"1" maximum:"86400000" doc:"Wait before the second attempt; doubled for each further one, with jitter"`

@@ -79,8 +79,8 @@ type room struct {
 	queue  [shards]chan delivery
 
 	// What is heard in batches.
-	batches  chan delivery
 	batch    *batcher
+	basket   *basket
 	together map[string]bool // subjects
 }
 
@@ -106,7 +106,7 @@ func New(cfg Config) *Bus {
 // rooms listen before Start.
 func (b *Bus) Listen(name string, db *sqldb.DB, subs ...Subscription) {
 	r := &room{name: name, db: db, handle: map[string]func(context.Context, event.Event) error{},
-		batches: make(chan delivery, gatherMost), together: map[string]bool{}}
+		basket: newBasket(b.ctx), together: map[string]bool{}}
 	for i := range r.queue {
 		r.queue[i] = make(chan delivery, shardQueue)
 	}
@@ -207,12 +207,12 @@ func (b *Bus) enqueue(r *room, d delivery) {
 	if key == "" {
 		key = string(d.e.ID)
 	}
-	to := r.queue[maphash.String(b.seed, key)%shards]
 	if r.together[d.e.Subject] {
-		to = r.batches
+		r.basket.put(d)
+		return
 	}
 	select {
-	case to <- d:
+	case r.queue[maphash.String(b.seed, key)%shards] <- d:
 	case <-b.ctx.Done():
 	}
 }

@@ -56,12 +56,7 @@ func (c *cursor) hand(rows []sqldb.Row) {
 	c.nudge()
 }
 
-func (c *cursor) nudge() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
-}
+func (c *cursor) nudge() { nudge(c.wake) }
 
 func (c *cursor) pending() int {
 	c.mu.Lock()

@@ -3,12 +3,13 @@ package bus
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"fragua.dev/fragua/contract/event"
 )
 
-const gatherMost = 2048 // events of one batch
+const gatherMost = 2048 // events of a batch, or up to twice as many that came at once
 
 // A batcher is how a room hears events together.
 type batcher struct {
@@ -34,40 +35,89 @@ func Together(wait time.Duration, handle func(context.Context, []event.Event) er
 	return out
 }
 
-// collect hands what comes into a room's batches on, until the bus stops.
-func (b *Bus) collect(r *room) {
-	var events []event.Event
-	for {
-		select {
-		case d := <-r.batches:
-			batch := b.gather(r, d)
-			events = events[:0]
-			for _, d := range batch {
-				events = append(events, d.e)
-			}
-			b.handleBatch(r, batch, events)
-		case <-b.ctx.Done():
-			return
-		}
+// A basket is where a room's next batch gathers. To put an event into it wakes
+// nobody but for the first.
+type basket struct {
+	ctx   context.Context
+	first chan struct{} // there is something
+	full  chan struct{} // there is a whole batch
+
+	mu    sync.Mutex
+	room  *sync.Cond // there is room again, or ctx has ended
+	holds []delivery
+}
+
+func newBasket(ctx context.Context) *basket {
+	k := &basket{ctx: ctx, first: make(chan struct{}, 1), full: make(chan struct{}, 1)}
+	k.room = sync.NewCond(&k.mu)
+	context.AfterFunc(ctx, func() {
+		k.mu.Lock() // whoever looked before ctx ended waits by now
+		defer k.mu.Unlock()
+		k.room.Broadcast()
+	})
+	return k
+}
+
+// put adds d. It waits while two batches are in the basket, or returns when ctx ends.
+func (k *basket) put(d delivery) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for len(k.holds) >= 2*gatherMost && k.ctx.Err() == nil {
+		k.room.Wait()
+	}
+	switch k.holds = append(k.holds, d); len(k.holds) {
+	case 1:
+		nudge(k.first)
+	case gatherMost:
+		nudge(k.full)
 	}
 }
 
-// gather waits a moment for what comes after first.
-func (b *Bus) gather(r *room, first delivery) []delivery {
-	batch := []delivery{first}
-	t := time.NewTimer(r.batch.wait)
-	defer t.Stop()
-	for len(batch) < gatherMost {
-		select {
-		case d := <-r.batches:
-			batch = append(batch, d)
-		case <-t.C:
-			return batch
-		case <-b.ctx.Done():
-			return batch
-		}
+func (k *basket) take() []delivery {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	out := k.holds
+	k.holds = nil
+	select {
+	case <-k.full:
+	default:
 	}
-	return batch
+	k.room.Broadcast()
+	return out
+}
+
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// collect hands what comes into a room's basket on, until the bus stops.
+func (b *Bus) collect(r *room) {
+	var events []event.Event
+	t := time.NewTimer(0)
+	defer t.Stop()
+	for {
+		select {
+		case <-r.basket.first:
+		case <-b.ctx.Done():
+			return
+		}
+		t.Reset(r.batch.wait)
+		select {
+		case <-t.C:
+		case <-r.basket.full:
+		case <-b.ctx.Done():
+			return
+		}
+		batch := r.basket.take()
+		events = events[:0]
+		for _, d := range batch {
+			events = append(events, d.e)
+		}
+		b.handleBatch(r, batch, events)
+	}
 }
 
 func (b *Bus) handleBatch(r *room, batch []delivery, events []event.Event) {
