@@ -198,7 +198,10 @@ func (r *Room) started(ctx context.Context, e event.Event, d event.JobStart) err
 	w := r.attempts[k]
 	r.mu.Unlock()
 	if w == nil {
-		old, err := r.loadAttempt(ctx, k)
+		old, err := (*attempt)(nil), sqldb.ErrNoRows
+		if _, _, again := cutRound(string(e.ID)); again || !bus.Fresh(ctx) {
+			old, err = r.loadAttempt(ctx, k)
+		}
 		switch {
 		case err == nil && old.Done:
 			return r.repeat(ctx, e, old)

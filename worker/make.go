@@ -2,8 +2,6 @@ package worker
 
 import (
 	"context"
-	"database/sql"
-	"encoding/json"
 	"errors"
 	"strings"
 	"time"
@@ -11,6 +9,7 @@ import (
 	"fragua.dev/fragua/contract/authz"
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/internal/bus"
 	"fragua.dev/fragua/internal/observe"
 	"fragua.dev/fragua/internal/sqldb"
 	"fragua.dev/fragua/worker/provider"
@@ -25,24 +24,17 @@ func (r *Room) assigned(ctx context.Context, e event.Event, a event.Assignment) 
 	}
 	w := of(e, a, r.cfg.Now().UTC())
 	ctx = observe.FromEvent(ctx, e)
-	var (
-		body   []byte
-		reason sql.NullString
-	)
-	err := r.db.QueryRow(ctx, `SELECT (SELECT body FROM worker WHERE tenant = $1 AND id = $2),
-		(SELECT reason FROM tombstone WHERE tenant = $1 AND job = $3 AND attempt = $4)`,
-		string(w.Tenant), string(w.ID), string(w.Job), w.Attempt).Scan(&body, &reason)
-	switch {
-	case err != nil:
-		return err
-	case body != nil:
-		old := &worker{}
-		if err := json.Unmarshal(body, old); err != nil {
+	if round := roundOf(e); round != "" || !bus.Fresh(ctx) {
+		old, err := r.read(ctx, w.Tenant, w.ID)
+		if err == nil {
+			return r.repeat(ctx, round, old)
+		}
+		if !errors.Is(err, errAbsent) {
 			return err
 		}
-		return r.repeat(ctx, e, old)
-	case reason.Valid:
-		return r.refuse(ctx, w, authz.Answer{}, reason.String+" before it had a worker")
+	}
+	if reason, over := r.graves.of(attemptKey{w.Tenant, w.Job, w.Attempt}); over {
+		return r.refuse(ctx, w, authz.Answer{}, reason+" before it had a worker")
 	}
 	answer := r.cfg.Decider.Decide(ctx, authz.Question{
 		Principal: r.service(w.Tenant), Action: "Worker::create", Resource: r.resource(w), TraceParent: w.Trace, Correlation: w.Correlation,
@@ -56,7 +48,7 @@ func (r *Room) assigned(ctx context.Context, e event.Event, a event.Assignment) 
 	}
 	defer r.making.Delete(w.ID)
 	spanned, end := observe.CreateWorker(ctx, w.Tenant, w.Job, w.Provider, w.runtime())
-	err = r.make(spanned, w, ttl)
+	err := r.make(spanned, w, ttl)
 	end(err)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -99,15 +91,22 @@ func (r *Room) workerOf(ctx context.Context, t ident.Tenant, job ident.Job, atte
 		string(t), string(job), attempt))
 }
 
+// roundOf returns the mark of an event that is said again; none of one that is not.
+func roundOf(e event.Event) string {
+	if i := strings.LastIndex(string(e.ID), ".r"); i >= 0 {
+		return string(e.ID[i:])
+	}
+	return ""
+}
+
 // repeat says again how a worker ended, to a room that asks again: it seems not to
 // have heard.
-func (r *Room) repeat(ctx context.Context, e event.Event, w *worker) error {
-	i := strings.LastIndex(string(e.ID), ".r")
-	if i < 0 || !w.over() {
+func (r *Room) repeat(ctx context.Context, round string, w *worker) error {
+	if round == "" || !w.over() {
 		return nil
 	}
 	fact := w.endFact()
-	fact.ID += ident.Event(e.ID[i:])
+	fact.ID += ident.Event(round)
 	return r.db.Write(ctx, func(tx *sqldb.Tx) error { return tx.Emit(fact) })
 }
 
@@ -200,11 +199,16 @@ func (r *Room) jobOver(ctx context.Context, t ident.Tenant, job ident.Job, attem
 
 // bury remembers that an attempt is over that never had a worker.
 func (r *Room) bury(ctx context.Context, t ident.Tenant, job ident.Job, attempt int, reason string) error {
-	return r.db.Write(ctx, func(tx *sqldb.Tx) error {
+	at := r.cfg.Now()
+	err := r.db.Write(ctx, func(tx *sqldb.Tx) error {
 		_, err := tx.Exec(`INSERT INTO tombstone (tenant, job, attempt, reason, at_ms) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`,
-			string(t), string(job), attempt, reason, r.cfg.Now().UnixMilli())
+			string(t), string(job), attempt, reason, at.UnixMilli())
 		return err
 	})
+	if err == nil {
+		r.graves.add(attemptKey{t, job, attempt}, grave{reason, at})
+	}
+	return err
 }
 
 // terminate ends a worker in the background, until that is done.

@@ -56,6 +56,7 @@ type Room struct {
 	nodes  map[ident.Node]bool
 	ending chan struct{}
 	known  known
+	graves *graves
 	made   sync.Map  // attemptKey → *worker, for those that live and were made by this process
 	making sync.Map  // ident.Worker → why it has ended already, for those whose rows do not say yet where they are
 	left   []*worker // by an earlier process, which was ending them
@@ -83,7 +84,10 @@ func Open(ctx context.Context, cfg Config) (*Room, error) {
 	for _, n := range cfg.Nodes {
 		r.nodes[n] = true
 	}
-	if err := r.adopt(ctx); err != nil {
+	if r.graves, err = openGraves(ctx, db); err == nil {
+		err = r.adopt(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
 	return r, nil
@@ -277,6 +281,7 @@ func (r *Room) reconcile(ctx context.Context) error {
 			return err
 		}
 	}
+	r.graves.sweep(now.Add(-tombstones))
 	return r.db.Write(ctx, func(tx *sqldb.Tx) error {
 		var n int
 		old := now.Add(-tombstones).UnixMilli()

@@ -88,6 +88,7 @@ type room struct {
 type delivery struct {
 	e     event.Event
 	ack   func() // the event is dealt with
+	fresh bool
 	tries int
 	since time.Time
 	wait  time.Duration
@@ -229,6 +230,16 @@ func (b *Bus) later(r *room, d delivery, delay time.Duration) {
 	})
 }
 
+type freshKey struct{}
+
+// Fresh says whether the event that a handler was called with cannot have been
+// handled before: this process said it, and delivers it for the first time. Who
+// asks need not look for traces of an earlier time.
+func Fresh(ctx context.Context) bool {
+	fresh, _ := ctx.Value(freshKey{}).(bool)
+	return fresh
+}
+
 // work handles what comes into one queue of a room.
 func (b *Bus) work(r *room, q chan delivery) {
 	for {
@@ -244,6 +255,10 @@ func (b *Bus) work(r *room, q chan delivery) {
 func (b *Bus) handle(r *room, d delivery) {
 	ctx, cancel := context.WithTimeout(b.ctx, handleTime)
 	defer cancel()
+	if d.fresh {
+		ctx = context.WithValue(ctx, freshKey{}, true)
+		d.fresh = false // of another try it is not
+	}
 	err := guard(func() error { return r.handle[d.e.Subject](ctx, d.e) })
 	switch {
 	case err == nil:

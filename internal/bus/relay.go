@@ -104,7 +104,7 @@ func (r *relay) deliver(row sqldb.Row, done func()) {
 	left.Store(int32(len(listeners)))
 	for _, l := range listeners {
 		var once atomic.Bool // copies of one delivery acknowledge once
-		r.bus.deliver(l, delivery{e: row.Event, ack: func() {
+		r.bus.deliver(l, delivery{e: row.Event, fresh: row.Fresh && r.bus.cfg.Faults == nil, ack: func() {
 			if once.CompareAndSwap(false, true) && left.Add(-1) == 0 {
 				done()
 			}

@@ -63,6 +63,7 @@ type Row struct {
 	Seq   int64
 	Event event.Event
 	Body  []byte // the event in JSON
+	Fresh bool   // it comes straight from its commit, and was not read again
 }
 
 type request struct {

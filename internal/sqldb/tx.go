@@ -134,7 +134,7 @@ func (tx *Tx) Emit(events ...event.Event) error {
 			continue
 		}
 		tx.writes++
-		tx.emitted = append(tx.emitted, Row{Event: e, Body: e.AppendJSON(make([]byte, 0, 512+len(e.Data)))})
+		tx.emitted = append(tx.emitted, Row{Event: e, Fresh: true, Body: e.AppendJSON(make([]byte, 0, 512+len(e.Data)))})
 	}
 	return nil
 }
