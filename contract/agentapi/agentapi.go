@@ -129,7 +129,7 @@ type Order struct {
 	Cert    []byte       `json:"cert,omitempty"`     // DER, of this worker
 	Key     []byte       `json:"key,omitempty"`      // Ed25519
 	Shared  []byte       `json:"shared,omitempty"`   // with the house, see identity.SharedWith
-	Roots   []byte       `json:"roots,omitempty"`    // PEM
+	Roots   []byte       `json:"roots,omitempty"`    // PEM; none: those of the order before
 	Client  string       `json:"client,omitempty"`   // the one SPIFFE id that may call
 	LeaseMS int64        `json:"lease_ms,omitempty"` // the agent ends itself when nobody called for so long
 	GraceMS int64        `json:"grace_ms,omitempty"`

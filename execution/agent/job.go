@@ -16,7 +16,6 @@ import (
 	"fragua.dev/fragua/contract/agentapi"
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/contract/identity"
-	"fragua.dev/fragua/internal/mask"
 )
 
 // job is what this process is the worker of.
@@ -35,8 +34,6 @@ type job struct {
 	steps   map[ident.Step]*run
 	execs   map[ident.Exec]*run
 	expires time.Time
-	secrets map[string]string
-	masks   *mask.Set
 }
 
 func newJob(o agentapi.Order, roots *x509.CertPool, log *slog.Logger) (*job, error) {
@@ -48,11 +45,9 @@ func newJob(o agentapi.Order, roots *x509.CertPool, log *slog.Logger) (*job, err
 		order: o, log: log, tls: identity.Server(cert.TLS(), roots, o.Client), lease: time.Duration(o.LeaseMS) * time.Millisecond,
 		expired: make(chan struct{}), over: make(chan struct{}), steps: map[ident.Step]*run{}, execs: map[ident.Exec]*run{},
 	}
-	for _, d := range []string{j.workspace(), j.temp()} {
-		if !untouched(d) {
-			if err := os.MkdirAll(d, 0o700); err != nil {
-				return nil, err
-			}
+	for _, d := range []string{j.workspace(), j.temp()} { // which may be there, as close left them
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, err
 		}
 	}
 	j.expires = time.Now().Add(j.lease)

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -98,8 +97,7 @@ type agent struct {
 	saying  sync.Mutex
 	job     atomic.Pointer[job] // nil between jobs
 
-	roots    *x509.CertPool // of the order before: each has the same
-	rootsPEM []byte
+	roots *x509.CertPool // of the orders until now
 }
 
 // bound is the job that a connection reaches: the one it was made for, until the
@@ -172,12 +170,12 @@ func (a *agent) take(o agentapi.Order) error {
 	if a.job.Load() != nil {
 		return errors.New("this agent has a job")
 	}
-	if a.roots == nil || !bytes.Equal(a.rootsPEM, o.Roots) {
+	if a.roots == nil || len(o.Roots) > 0 {
 		roots := x509.NewCertPool()
 		if !roots.AppendCertsFromPEM(o.Roots) {
 			return errors.New("no root certificate")
 		}
-		a.roots, a.rootsPEM = roots, o.Roots
+		a.roots = roots
 	}
 	j, err := newJob(o, a.roots, a.log)
 	if err != nil {

@@ -71,11 +71,10 @@ func (e *run) spawn(r agentapi.ExecRequest, out, errs pipe, set *mask.Set) error
 	if err != nil {
 		return errors.Join(err, out.r.Close(), errs.r.Close())
 	}
-	null, err := os.Open(os.DevNull)
+	null, err := devNull()
 	if err != nil {
 		return errors.Join(err, out.r.Close(), errs.r.Close())
 	}
-	defer null.Close()
 	p, err := os.StartProcess(program, r.Command, &os.ProcAttr{
 		Dir: e.job.workspace(), Env: env, Files: []*os.File{null, out.w, errs.w}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
@@ -113,6 +112,9 @@ func (e *run) spawn(r agentapi.ExecRequest, out, errs pipe, set *mask.Set) error
 	}()
 	return nil
 }
+
+// devNull is what steps read from.
+var devNull = sync.OnceValues(func() (*os.File, error) { return os.Open(os.DevNull) })
 
 func graceOf(ms int64) time.Duration {
 	if ms <= 0 {

@@ -23,7 +23,6 @@ type server struct {
 	*program.Server
 	dir    string
 	client *http.Client
-	serial int // names jobs
 }
 
 // serve starts the program in a data folder of this name, new or not.

@@ -27,6 +27,7 @@ type agent struct {
 	reports chan agentapi.Report // answers to orders
 	gone    chan struct{}        // closed when the process has ended
 	parked  time.Time
+	roots   []byte // that it knows
 
 	mu  sync.Mutex
 	job *worker // whose end is to be told when the process dies

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -50,7 +51,6 @@ type Provider struct {
 	closed  bool
 	idle    []*agent // the last one was used last
 	workers map[ident.Worker]*worker
-	agents  int
 }
 
 // worker is one that was created and not terminated.
@@ -186,9 +186,13 @@ func (p *Provider) ConfigureSecurity(ctx context.Context, id ident.Worker, s pro
 	}
 	ctx, cancel := context.WithTimeout(ctx, takeTime)
 	defer cancel()
+	var roots []byte // an agent keeps what it was told
+	if !bytes.Equal(w.agent.roots, s.Roots) {
+		roots = s.Roots
+	}
 	r, err := w.agent.ask(ctx, agentapi.Order{
 		Op: "take", Worker: id, Tenant: w.req.Tenant, Job: w.req.Job, Attempt: w.req.Attempt, Dir: p.dir(w.agent.pid),
-		Cert: s.Certificate.Cert, Key: s.Certificate.Key, Shared: s.Certificate.Shared, Roots: s.Roots, Client: s.Client, LeaseMS: s.Lease.Milliseconds(),
+		Cert: s.Certificate.Cert, Key: s.Certificate.Key, Shared: s.Certificate.Shared, Roots: roots, Client: s.Client, LeaseMS: s.Lease.Milliseconds(),
 	})
 	if err == nil && r.Error != "" {
 		err = errors.New(r.Error)
@@ -196,7 +200,7 @@ func (p *Provider) ConfigureSecurity(ctx context.Context, id ident.Worker, s pro
 	if err != nil {
 		return fmt.Errorf("process: %w", err)
 	}
-	w.taken = true
+	w.agent.roots, w.taken = s.Roots, true
 	return nil
 }
 
