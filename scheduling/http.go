@@ -53,7 +53,7 @@ type handlers struct {
 
 type scheduleBody struct {
 	Job       ident.Job      `json:"job_id" minLength:"1" maxLength:"128" doc:"Send it again to be sure"`
-	Resources spec.Quota     `json:"resources" doc:"100 cpu_m and 128 memory_mb unless given"`
+	Resources spec.Quota     `json:"resources" doc:"50 cpu_m and 128 memory_mb unless given"`
 	Affinity  *spec.Affinity `json:"affinity,omitempty" doc:"Which nodes will do"`
 }
 

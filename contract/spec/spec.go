@@ -26,7 +26,7 @@ func (q Quota) Holds(o Quota) bool {
 	return q.CPUm >= o.CPUm && q.MemoryMB >= o.MemoryMB && q.GPU >= o.GPU && q.IO >= o.IO
 }
 
-// What a job gets that asks for nothing. Ten such jobs share a core.
+// What a job gets that asks for nothing. Twenty such jobs share a core.
 const (
 	DefaultCPUm      = 50
 	DefaultMemoryMB  = 128
