@@ -6,11 +6,11 @@ help:         ## this list
 build:        ## the program, as ./fragua
 	go build -o fragua ./cmd/fragua
 
-test:         ## all tests; needs Go alone
+test:         ## all tests; needs Go alone, and a C compiler for the race detector
 	./scripts/test
 
-race:         ## the tests that share memory, under the race detector
-	go test -race ./internal/bus/... ./internal/sqldb/... ./execution/... ./worker/... ./orchestration/... ./scheduling/...
+race:         ## of these those that share memory, under the race detector alone
+	go test -race $$(cat scripts/race)
 
 lint:         ## what CONTRIBUTING.md asks of a change
 	test -z "$$(gofmt -l .)"

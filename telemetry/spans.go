@@ -2,7 +2,6 @@ package telemetry
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"fragua.dev/fragua/contract/event"
@@ -35,9 +34,9 @@ func (r *Room) Keep(spans []event.Span) {
 }
 
 func (r *Room) store(ctx context.Context, spans []event.Span) error {
-	chunks, err := gather(spans)
-	if err != nil || len(chunks) == 0 {
-		return err
+	chunks := gather(spans)
+	if len(chunks) == 0 {
+		return nil
 	}
 	told := r.told(chunks)
 	n := 0
@@ -45,7 +44,7 @@ func (r *Room) store(ctx context.Context, spans []event.Span) error {
 		n += len(c.spans)
 	}
 	now := r.cfg.Now().UnixMilli()
-	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
+	err := r.db.Write(ctx, func(tx *sqldb.Tx) error {
 		for _, c := range chunks {
 			if _, err := tx.Exec(`INSERT INTO chunk (tenant, trace, job, at_ms, n, body) VALUES ($1, $2, $3, $4, $5, $6)`,
 				string(c.tenant), c.trace, c.job, now, len(c.spans), c.body); err != nil {
@@ -70,7 +69,7 @@ func (r *Room) store(ctx context.Context, spans []event.Span) error {
 // gather sorts spans into chunks, in the order in which they came. Those of no
 // tenant are nobody's to see, and are not kept. Those of no job go with the job of
 // their trace, where it is of one only.
-func gather(spans []event.Span) ([]*chunk, error) {
+func gather(spans []event.Span) []*chunk {
 	type trace struct{ tenant, id string }
 	type key struct {
 		trace
@@ -106,13 +105,9 @@ func gather(spans []event.Span) ([]*chunk, error) {
 		c.spans = append(c.spans, s)
 	}
 	for _, c := range out {
-		body, err := json.Marshal(c.spans)
-		if err != nil {
-			return nil, fmt.Errorf("a span cannot be written: %w", err)
-		}
-		c.body = body
+		c.body = event.AppendSpans(nil, c.spans)
 	}
-	return out, nil
+	return out
 }
 
 // told makes the events that tell each tenant of its spans.

@@ -111,10 +111,7 @@ type About struct {
 // Event returns the fact that data happened. Its id follows from the kind, the
 // tenant, the key and the twist.
 func (k Kind[T]) Event(a About, data T) Event {
-	raw, err := json.Marshal(data)
-	if err != nil {
-		panic(fmt.Sprintf("event: %s: %v", k.Subject, err)) // T is ours: a bug, not an input
-	}
+	raw := encode(data)
 	id := k.Type + ":" + string(a.Tenant) + ":" + a.Key
 	if a.Twist != "" {
 		id += ":" + a.Twist
