@@ -33,7 +33,11 @@ func (r *Room) assigned(ctx context.Context, e event.Event, a event.Assignment) 
 			return err
 		}
 	}
-	if reason, over := r.graves.of(attemptKey{w.Tenant, w.Job, w.Attempt}); over {
+	reason, over, err := r.graves.of(ctx, attemptKey{w.Tenant, w.Job, w.Attempt})
+	if err != nil {
+		return err
+	}
+	if over {
 		return r.refuse(ctx, w, authz.Answer{}, reason+" before it had a worker")
 	}
 	answer := r.cfg.Decider.Decide(ctx, authz.Question{
@@ -48,7 +52,7 @@ func (r *Room) assigned(ctx context.Context, e event.Event, a event.Assignment) 
 	}
 	defer r.making.Delete(w.ID)
 	spanned, end := observe.CreateWorker(ctx, w.Tenant, w.Job, w.Provider, w.runtime())
-	err := r.make(spanned, w, ttl)
+	err = r.make(spanned, w, ttl)
 	end(err)
 	if err != nil {
 		if ctx.Err() != nil {
