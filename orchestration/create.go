@@ -139,6 +139,21 @@ type runOrder struct {
 	Jobs []string          `json:"jobs,omitempty" maxItems:"1000" nullable:"false" doc:"Only these jobs and what they need; all unless given"`
 }
 
+// Resolve says what is wrong with an order whatever the pipeline is, besides what its
+// schema knows.
+func (o *runOrder) Resolve(huma.Context) []error {
+	var faults []spec.Fault
+	if o.Run != "" && !ident.Valid(string(o.Run)) {
+		faults = append(faults, spec.Fault{Path: "run_id", Message: "want 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit"})
+	}
+	for _, f := range (spec.Pipeline{Name: "x", Env: o.Env}).Validate() {
+		if f.Path != "jobs" { // which are the pipeline's
+			faults = append(faults, f)
+		}
+	}
+	return httpapi.Faults("body", faults)
+}
+
 // newRun makes a run of a pipeline, with its jobs.
 func (r *Room) newRun(ctx context.Context, p *pipeline, o runOrder) (*run, []*job) {
 	who, now := authz.From(ctx), r.cfg.Now().UTC()

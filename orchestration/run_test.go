@@ -181,3 +181,19 @@ func TestARunThatIsCalledOffEndsAllItsJobs(t *testing.T) {
 		t.Errorf("b is %s", j.State)
 	}
 }
+
+func TestAllFaultsOfARunAreToldAtOnce(t *testing.T) {
+	h, _ := aRun(t, `"a":{"command":["true"]}`)
+	var p struct {
+		Errors []struct{ Location string }
+	}
+	h.want(422, "POST", "/pipelines/p/runs", `{"run_id":"../x","env":{"A B":"x","FRAGUA_X":"y"}}`, &p)
+	var at []string
+	for _, e := range p.Errors {
+		at = append(at, e.Location)
+	}
+	slices.Sort(at)
+	if want := []string{"body.env.A B", "body.env.FRAGUA_X", "body.run_id"}; !slices.Equal(at, want) {
+		t.Errorf("faults at %q, want %q", at, want)
+	}
+}

@@ -77,15 +77,8 @@ func (r *Room) visible(ctx context.Context, id string) (*worker, error) {
 func (r *Room) create(ctx context.Context, in *struct{ Body workerOrder }) (*workerReply, error) {
 	o := in.Body
 	p := authz.From(ctx)
-	var faults []spec.Fault
-	if o.Worker != "" && !ident.Valid(string(o.Worker)) {
-		faults = append(faults, spec.Fault{Path: "worker_id", Message: "want 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit"})
-	}
 	if o.Provider != r.cfg.Provider.Kind() {
-		faults = append(faults, spec.Fault{Path: "provider_id", Message: "no such provider here; there is " + r.cfg.Provider.Kind()})
-	}
-	if faults != nil {
-		return nil, httpapi.Invalid("body", faults)
+		return nil, httpapi.Invalid("body", []spec.Fault{{Path: "provider_id", Message: "no such provider here; there is " + r.cfg.Provider.Kind()}})
 	}
 	w := &worker{Worker: Worker{
 		ID: o.Worker, Tenant: p.Tenant, State: Creating, Provider: o.Provider, Runtime: o.Runtime, Created: r.cfg.Now().UTC(),
