@@ -2,6 +2,7 @@ package logstore
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"fragua.dev/fragua/contract/logframe"
@@ -167,4 +169,29 @@ func TestReadersAreCounted(t *testing.T) {
 	if _, ok := s.Reader(); !ok {
 		t.Error("a place that was given back is not free")
 	}
+}
+
+func TestAStreamThatIsQuietShowsSignsOfLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t)
+		w, err := s.Writer("acme", "exe_1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Release()
+		ctx, cancel := context.WithCancel(t.Context())
+		r := httptest.NewRequest(http.MethodGet, "/logs/x?follow=true", nil).WithContext(ctx)
+		r.Header.Set("Accept", "text/event-stream")
+		got, done := httptest.NewRecorder(), make(chan struct{})
+		go func() {
+			defer close(done)
+			s.Serve(got, r, "acme", "exe_1", ended)
+		}()
+		time.Sleep(3*heartbeat + time.Second) // of the test's own time
+		cancel()
+		<-done
+		if want := strings.Repeat(": still here\n\n", 3); got.Body.String() != want {
+			t.Errorf("%q, want %q", got.Body, want)
+		}
+	})
 }

@@ -63,13 +63,13 @@ func (s *Store) Serve(w http.ResponseWriter, r *http.Request, t ident.Tenant, e 
 		if n, err := strconv.ParseInt(r.Header.Get("Last-Event-ID"), 10, 64); err == nil && n > 0 {
 			from = max(from, n+1)
 		}
-		s.sendLines(out, r, l, from, to, follow, func(b []byte, n int64, line []byte) []byte {
+		s.sendLines(out, r, l, from, to, follow, ": still here\n\n", func(b []byte, n int64, line []byte) []byte {
 			b = append(strconv.AppendInt(append(b, "id: "...), n, 10), "\ndata: "...)
 			return append(append(b, line...), "\n\n"...)
 		})
 	case strings.Contains(accept, "application/x-ndjson"):
 		w.Header().Set("Content-Type", "application/x-ndjson")
-		s.sendLines(out, r, l, from, to, follow, func(b []byte, _ int64, line []byte) []byte { return append(append(b, line...), '\n') })
+		s.sendLines(out, r, l, from, to, follow, "", func(b []byte, _ int64, line []byte) []byte { return append(append(b, line...), '\n') })
 	default:
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("X-Fragua-Lines", strconv.FormatInt(end.line-1, 10))
@@ -139,8 +139,9 @@ func sendText(out *output, r *http.Request, l *log, from, to int64) {
 
 var errEnough = errors.New("enough")
 
-// sendLines writes lines as JSON, each wrapped as the client likes it.
-func (s *Store) sendLines(out *output, r *http.Request, l *log, from, to int64, follow bool, wrap func([]byte, int64, []byte) []byte) {
+// sendLines writes lines as JSON, each wrapped as the client likes it, and beat now
+// and then while there are none.
+func (s *Store) sendLines(out *output, r *http.Request, l *log, from, to int64, follow bool, beat string, wrap func([]byte, int64, []byte) []byte) {
 	var b []byte
 	// fill takes lines into b, a few at a time: nothing of a chunk is held while a
 	// reader lets us wait.
@@ -191,6 +192,7 @@ func (s *Store) sendLines(out *output, r *http.Request, l *log, from, to int64, 
 		case <-grown:
 			t.Stop()
 		case <-t.C:
+			b = append(b, beat...)
 		case <-r.Context().Done():
 			t.Stop()
 			return
