@@ -2,6 +2,7 @@ package artifact
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,9 +12,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"fragua.dev/fragua/contract/artifacts"
 	"fragua.dev/fragua/contract/spec"
+	"fragua.dev/fragua/internal/blob"
 )
 
 func TestPromoteSaysItOnceForEachEnvironment(t *testing.T) {
@@ -74,6 +77,37 @@ func TestAContentGoesWithItsLastName(t *testing.T) {
 	h.want(200, "DELETE", "/artifacts/r/b/1", "")
 	h.wantFiles()
 	h.keep("r|a|1", "something else") // the name is free
+}
+
+// TestAContentThatNoArtifactHasIsDeletedAtTheNextStart begins as a process that was
+// killed between the content and the row.
+func TestAContentThatNoArtifactHasIsDeletedAtTheNextStart(t *testing.T) {
+	h := newHouse(t)
+	h.keep("r|a|1", "kept")
+	in, err := h.room.store.Receive(t.Context(), strings.NewReader("orphan"), 100, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := in.Keep("acme"); err != nil {
+		t.Fatal(err)
+	}
+	h.wantFiles("kept", "orphan")
+	ctx, cancel := context.WithCancel(t.Context())
+	over := make(chan error)
+	go func() { over <- h.room.Run(ctx) }()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if _, err := h.room.store.Get("acme", in.Sum); errors.Is(err, blob.ErrNotFound) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it is still there")
+		}
+	}
+	cancel()
+	if err := <-over; err != nil {
+		t.Error(err)
+	}
+	h.wantFiles("kept")
 }
 
 func TestAForeignArtifactIsNotThere(t *testing.T) {

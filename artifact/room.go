@@ -113,8 +113,13 @@ func (r *Room) DB() *sqldb.DB { return r.db }
 // Subscriptions returns nothing: the room is asked, and tells.
 func (r *Room) Subscriptions() []bus.Subscription { return nil }
 
-// Run does nothing by itself.
+// Run deletes contents that have no artifact: a process that was killed in between
+// leaves them. It returns when ctx ends.
 func (r *Room) Run(ctx context.Context) error {
+	err := r.store.Each(func(t ident.Tenant, sum string) error { return r.discard(ctx, t, sum) })
+	if err != nil && ctx.Err() == nil {
+		r.cfg.Log.Warn("contents without an artifact stay", "error", err)
+	}
 	<-ctx.Done()
 	return nil
 }

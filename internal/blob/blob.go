@@ -165,3 +165,20 @@ func (s *Store) Delete(t ident.Tenant, sum string) error {
 	}
 	return nil
 }
+
+// Each calls yield with each content that is kept, until it fails.
+func (s *Store) Each(yield func(t ident.Tenant, sum string) error) error {
+	return fs.WalkDir(s.root.FS(), ".", func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) { // it was deleted meanwhile
+			return nil
+		}
+		if err != nil || d.IsDir() {
+			return err
+		}
+		parts := strings.Split(path, "/")
+		if t, sum := parts[0], parts[len(parts)-1]; len(parts) == 3 && len(sum) == 64 && parts[1] == sum[:2] {
+			return yield(ident.Tenant(t), sum)
+		}
+		return nil // of an upload
+	})
+}
