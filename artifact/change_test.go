@@ -96,9 +96,14 @@ func TestAContentThatNoArtifactHasIsDeletedAtTheNextStart(t *testing.T) {
 	over := make(chan error)
 	go func() { over <- h.room.Run(ctx) }()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-		if _, err := h.room.store.Get("acme", in.Sum); errors.Is(err, blob.ErrNotFound) {
+		f, err := h.room.store.Get("acme", in.Sum)
+		if errors.Is(err, blob.ErrNotFound) {
 			break
 		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
 		if time.Now().After(deadline) {
 			t.Fatal("it is still there")
 		}
