@@ -232,8 +232,8 @@ func (s *stream) serve(ctx context.Context, w http.ResponseWriter) {
 	defer beat.Stop()
 	w.WriteHeader(http.StatusOK)
 	s.text(out, fmt.Sprintf("retry: %d\n\n", retryMS))
-	if s.first != nil {
-		s.write(out, *s.first)
+	if s.first != nil && s.write(out, *s.first) != nil {
+		return
 	}
 	for {
 		if err := s.drain(out); err != nil || flush() != nil {
@@ -241,7 +241,9 @@ func (s *stream) serve(ctx context.Context, w http.ResponseWriter) {
 		}
 		select {
 		case it := <-s.items:
-			s.write(out, it)
+			if s.write(out, it) != nil {
+				return
+			}
 		case err := <-s.ended:
 			_ = s.drain(out)
 			if err != nil && ctx.Err() == nil {

@@ -177,13 +177,13 @@ func (r *Room) owned(t ident.Tenant, s ident.Step) bool {
 	return false
 }
 
-// cutRound takes the mark of a repeat off an event's id.
-func cutRound(id string) (first, round string, again bool) {
+// cutRound returns the mark of a repeat in an event's id.
+func cutRound(id string) (round string, again bool) {
 	i := strings.LastIndex(id, ".r")
 	if i < 0 {
-		return id, "", false
+		return "", false
 	}
-	return id[:i], id[i:], true
+	return id[i:], true
 }
 
 // overlay is two folders of migrations seen as one; names must differ.

@@ -18,7 +18,7 @@ func keepAlive(ctx context.Context, agent Agent) (stop func()) {
 	defer mu.Unlock()
 	t = time.AfterFunc(renewEvery, func() {
 		ctx, cancel := context.WithTimeout(ctx, renewEvery/2)
-		agent.Lease(ctx) // what fails here shows in the calls of the step
+		_, _ = agent.Lease(ctx) // what fails here shows in the calls of the step
 		cancel()
 		mu.Lock()
 		defer mu.Unlock()

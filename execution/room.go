@@ -46,7 +46,7 @@ type Agent interface {
 	Workspace(ctx context.Context, r io.Reader) error
 	File(ctx context.Context, path string) (content io.ReadCloser, kind string, err error)
 	Lease(ctx context.Context) (agentapi.LeaseReply, error)
-	Close() error
+	Close()
 }
 
 // Config is what the room is made of.
@@ -199,7 +199,7 @@ func (r *Room) started(ctx context.Context, e event.Event, d event.JobStart) err
 	r.mu.Unlock()
 	if w == nil {
 		old, err := (*attempt)(nil), sqldb.ErrNoRows
-		if _, _, again := cutRound(string(e.ID)); again || !bus.Fresh(ctx) {
+		if _, again := cutRound(string(e.ID)); again || !bus.Fresh(ctx) {
 			old, err = r.loadAttempt(ctx, k)
 		}
 		switch {
@@ -241,7 +241,7 @@ func (r *Room) begin(a *attempt) *work {
 // repeat says again how the steps of an attempt ended, to a room that seems not
 // to have heard.
 func (r *Room) repeat(ctx context.Context, e event.Event, a *attempt) error {
-	_, round, again := cutRound(string(e.ID))
+	round, again := cutRound(string(e.ID))
 	if !again {
 		return nil
 	}

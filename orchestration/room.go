@@ -56,8 +56,7 @@ func Open(ctx context.Context, cfg Config) (*Room, error) {
 	}
 	r := &Room{cfg: cfg, db: db, gate: httpapi.Gate{Decider: cfg.Decider, DB: db}, soon: make(chan struct{}, 1), known: known{jobs: map[jobKey]*job{}}}
 	if err := r.count(ctx); err != nil {
-		db.Close()
-		return nil, err
+		return nil, errors.Join(err, db.Close())
 	}
 	return r, nil
 }

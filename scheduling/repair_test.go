@@ -62,7 +62,7 @@ func TestPrune(t *testing.T) {
 	if _, err := h.find(t.Context(), jobKey{"acme", "old"}); !errors.Is(err, errNoPlace) {
 		t.Errorf("old: %v", err)
 	}
-	h.tell("acme", "new")
+	h.tell("new")
 }
 
 func TestCapacityIsSaidSeldomAndLast(t *testing.T) {

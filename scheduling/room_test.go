@@ -43,7 +43,7 @@ func TestPlacedAtOnce(t *testing.T) {
 	if got := h.free("n1"); got != quota(600, 700) {
 		t.Errorf("free: %+v", got)
 	}
-	if got := h.tell("acme", "j1"); got.State != Created || got.Node != "n1" || !strings.HasPrefix(got.Text, "on node n1 since") {
+	if got := h.tell("j1"); got.State != Created || got.Node != "n1" || !strings.HasPrefix(got.Text, "on node n1 since") {
 		t.Errorf("%+v", got)
 	}
 	if _, err := h.find(t.Context(), jobKey{"other", "j1"}); !errors.Is(err, errNoPlace) {
@@ -57,7 +57,7 @@ func TestQueueAndFree(t *testing.T) {
 		h.hear(h.requested(fmt.Sprint("j", i), 1, quota(1000, 1)))
 		h.pass(time.Second)
 	}
-	if got := h.tell("acme", "j2"); got.State != Pending || got.Position != 2 || got.Queued != 2 ||
+	if got := h.tell("j2"); got.State != Pending || got.Position != 2 || got.Queued != 2 ||
 		len(got.Reasons) != 1 || got.Reasons[0].Reason != "0 cpu_m free, 1000 asked" {
 		t.Errorf("%+v", got)
 	}
@@ -75,7 +75,7 @@ func TestQueueAndFree(t *testing.T) {
 	if got := h.free("n1"); got != quota(1000, 1000) {
 		t.Errorf("free: %+v", got)
 	}
-	if got := h.tell("acme", "j1"); got.State != Created || !strings.HasPrefix(got.Text, "was on node n1 from") {
+	if got := h.tell("j1"); got.State != Created || !strings.HasPrefix(got.Text, "was on node n1 from") {
 		t.Errorf("%+v", got)
 	}
 	h.look(func(r *Room) {
@@ -94,11 +94,11 @@ func TestCancel(t *testing.T) {
 	if len(revoked) != 1 || revoked[0].Assignment != a.Assignment || revoked[0].Attempt != 1 || revoked[0].Reason == "" {
 		t.Fatalf("%+v", revoked)
 	}
-	if got := h.tell("acme", "on"); got.State != Revoked || h.free("n1") != quota(0, 999) {
+	if got := h.tell("on"); got.State != Revoked || h.free("n1") != quota(0, 999) {
 		t.Errorf("the place is free before its worker has ended: %+v", got)
 	}
 	h.hear(h.workerEnded(a))
-	if got := h.tell("acme", "waits"); got.State != Revoked || got.Position != 0 || h.free("n1") != quota(1000, 1000) {
+	if got := h.tell("waits"); got.State != Revoked || got.Position != 0 || h.free("n1") != quota(1000, 1000) {
 		t.Errorf("%+v", got)
 	}
 	// The beginning of what has ended comes too late; what follows it does not.
@@ -141,7 +141,7 @@ func TestRejected(t *testing.T) {
 	if len(all) != 2 || all[0].Job != "big" || !strings.Contains(all[0].Reason, "1000 cpu_m in all, 2000 asked") {
 		t.Fatalf("%+v", all)
 	}
-	if got := h.tell("acme", "big"); got.State != Rejected || got.Position != 1 || !strings.Contains(got.Text, "2000 asked") {
+	if got := h.tell("big"); got.State != Rejected || got.Position != 1 || !strings.Contains(got.Text, "2000 asked") {
 		t.Errorf("%+v", got)
 	}
 	h.restart(node("n1", 1000), node("n2", 4000))
@@ -166,11 +166,11 @@ func TestRejectedOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.restart(node("n1", 1000), node("n2", 4000))
-	if got := h.tell("acme", "big"); got.State != Pending {
+	if got := h.tell("big"); got.State != Pending {
 		t.Errorf("%+v", got)
 	}
 	h.restart(node("n1", 1000))
-	if got := h.tell("acme", "big"); got.State != Rejected || len(said(h, event.AssignmentRejected)) > 0 {
+	if got := h.tell("big"); got.State != Rejected || len(said(h, event.AssignmentRejected)) > 0 {
 		t.Errorf("%+v, or it was said again", got)
 	}
 }
@@ -197,7 +197,7 @@ func TestNodes(t *testing.T) {
 		t.Errorf("nodes: %v", got)
 	}
 	h.hear(h.requested("k", 1, quota(1, 1)))
-	if got := h.tell("acme", "k"); got.State != Pending || got.Reasons[0].Reason != "0 cpu_m free, 1 asked" {
+	if got := h.tell("k"); got.State != Pending || got.Reasons[0].Reason != "0 cpu_m free, 1 asked" {
 		t.Errorf("%+v", got)
 	}
 	h.restart(node("n3", 100)) // n1 is removed, but something runs on it
@@ -205,7 +205,7 @@ func TestNodes(t *testing.T) {
 		t.Fatalf("%+v", got)
 	}
 	h.hear(h.requested("l", 1, quota(200, 1)))
-	if got := h.tell("acme", "l"); got.State != Rejected || got.Reasons[0].Reason != "takes no new jobs: it is being removed" {
+	if got := h.tell("l"); got.State != Rejected || got.Reasons[0].Reason != "takes no new jobs: it is being removed" {
 		t.Errorf("%+v", got)
 	}
 	h.hear(h.workerEnded(said(h, event.AssignmentCreated)[0]))
@@ -254,7 +254,7 @@ func TestDenied(t *testing.T) {
 		t.Errorf("%d denials, want 2", n)
 	}
 	h.hear(h.requested("j3", 1, quota(900, 1)))
-	if got := h.tell("acme", "j3"); got.State != Pending || got.Reasons[0].Reason != "policy: a is not for this tenant" {
+	if got := h.tell("j3"); got.State != Pending || got.Reasons[0].Reason != "policy: a is not for this tenant" {
 		t.Errorf("%+v", got)
 	}
 	asked := h.judge.asked.Load()
@@ -280,7 +280,7 @@ func TestDeniedEverywhere(t *testing.T) {
 	h := newHouse(t, nodes...)
 	h.judge.no = func(authz.Question) string { return "nowhere" }
 	h.hear(h.requested("j", 1, quota(1, 1)))
-	if got := h.tell("acme", "j"); !strings.Contains(got.Text, "policy: nowhere") || !strings.Contains(got.Text, "it is tried soon") {
+	if got := h.tell("j"); !strings.Contains(got.Text, "policy: nowhere") || !strings.Contains(got.Text, "it is tried soon") {
 		t.Errorf("%+v", got)
 	}
 	for want := int64(denyPause); want <= 3*denyPause; want += denyPause {
@@ -298,7 +298,7 @@ func TestDecisionThatFails(t *testing.T) {
 	h := newHouse(t, node("a", 1000))
 	h.judge.no = func(authz.Question) string { panic("no policy engine") }
 	h.hear(h.requested("j1", 1, quota(900, 1)))
-	if got := h.tell("acme", "j1"); got.State != Pending || got.Reasons[0].Reason != "policy: the decision failed" {
+	if got := h.tell("j1"); got.State != Pending || got.Reasons[0].Reason != "policy: the decision failed" {
 		t.Errorf("%+v", got)
 	}
 }

@@ -18,7 +18,7 @@ import (
 	"fragua.dev/fragua/contract/identity"
 )
 
-func issue(t *testing.T, r *testRoom, id string) (tls.Certificate, *x509.Certificate) {
+func issue(t *testing.T, r *testRoom, id string) *x509.Certificate {
 	t.Helper()
 	c, err := r.Authority().Issue(t.Context(), id, time.Hour)
 	if err != nil {
@@ -34,7 +34,7 @@ func issue(t *testing.T, r *testRoom, id string) (tls.Certificate, *x509.Certifi
 	if !c.Key.Public().(ed25519.PublicKey).Equal(leaf.PublicKey) {
 		t.Error("the key is not the certificate's")
 	}
-	return c.TLS(), leaf
+	return leaf
 }
 
 // TestLeafIsTheLibrarys compares leaves that are put together here with those of
@@ -133,7 +133,7 @@ func TestIssueRefuses(t *testing.T) {
 			t.Errorf("%s: issued", ttl)
 		}
 	}
-	_, leaf := issue(t, r, identity.Room("worker"))
+	leaf := issue(t, r, identity.Room("worker"))
 	if leaf.IsCA || len(leaf.DNSNames)+len(leaf.IPAddresses)+len(leaf.EmailAddresses) != 0 || len(leaf.URIs) != 1 || leaf.Subject.String() != "" {
 		t.Errorf("the leaf says more than its id: %+v", leaf)
 	}

@@ -43,11 +43,11 @@ func (s *story) request(job string, n int) {
 func (s *story) assign(job string, n int) {
 	say(s, event.AssignmentCreated, job, n, event.Assignment{Job: ident.Job(job), Attempt: n})
 }
-func (s *story) start(job string, n int) {
-	say(s, event.JobStarted, job, n, event.JobStart{Job: ident.Job(job), Attempt: n})
+func (s *story) start(job string) {
+	say(s, event.JobStarted, job, 1, event.JobStart{Job: ident.Job(job), Attempt: 1})
 }
-func (s *story) done(job string, n int) {
-	say(s, event.JobCompleted, job, n, event.JobDone{Job: ident.Job(job), Attempt: n})
+func (s *story) done(job string) {
+	say(s, event.JobCompleted, job, 1, event.JobDone{Job: ident.Job(job), Attempt: 1})
 }
 
 // numbers returns what /metrics says of one series, by its labels.
@@ -80,24 +80,24 @@ func TestJobsAreCounted(t *testing.T) {
 	s.request("c", 1) // again
 	s.assign("b", 1)
 	s.assign("c", 1)
-	s.start("c", 1)
+	s.start("c")
 	s.assign("c", 1) // late
 	s.assign("never-heard-of", 1)
 	w.expect(map[string]string{
 		`fragua_jobs{state="PENDING"}`: "1.0", `fragua_jobs{state="SCHEDULED"}`: "1.0", `fragua_jobs{state="RUNNING"}`: "1.0",
 		`fragua_queue_depth{queue="jobs"}`: "1.0", "fragua_scheduling_latency_seconds_count": "2",
 	})
-	s.done("c", 1)
-	s.done("c", 1)    // again
+	s.done("c")
+	s.done("c")       // again
 	s.request("c", 1) // a copy that comes when all is over
-	s.start("b", 1)
+	s.start("b")
 	say(s, event.JobTerminated, "b", 1, event.JobFault{Job: "b", Attempt: 1})
 	say(s, event.JobRetrying, "b", 1, event.JobRetry{Job: "b", Attempt: 1})
 	w.expect(map[string]string{
 		`fragua_jobs{state="PENDING"}`: "2.0", `fragua_jobs{state="SCHEDULED"}`: "0.0", `fragua_jobs{state="RUNNING"}`: "0.0",
 		`fragua_jobs_ended_total{state="SUCCEEDED"}`: "1.0", `fragua_job_retries_total`: "1.0",
 	})
-	s.start("b", 1) // late: of the attempt before
+	s.start("b") // late: of the attempt before
 	s.request("b", 2)
 	s.assign("b", 2)
 	say(s, event.JobTerminated, "b", 2, event.JobFault{Job: "b", Attempt: 2, Final: true})
@@ -130,13 +130,13 @@ func TestWhatLivesSurvives(t *testing.T) {
 	s := tell(w)
 	s.request("a", 1)
 	s.request("b", 1)
-	s.start("b", 1)
+	s.start("b")
 	s.request("gone", 1)
 	say(s, event.WorkerCreated, "w1", 1, event.WorkerMade{Worker: "w1"})
 	if err := w.live.save(t.Context(), w.DB()); err != nil {
 		t.Fatal(err)
 	}
-	s.done("gone", 1)
+	s.done("gone")
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -146,8 +146,8 @@ func TestWhatLivesSurvives(t *testing.T) {
 	w.open()
 	w.expect(map[string]string{`fragua_jobs{state="PENDING"}`: "1.0", `fragua_jobs{state="RUNNING"}`: "1.0", "fragua_workers": "1.0"})
 	s = tell(w)
-	s.start("b", 1)
-	s.done("b", 1)
+	s.start("b")
+	s.done("b")
 	w.expect(map[string]string{`fragua_jobs{state="RUNNING"}`: "0.0"})
 	w.pass(forgotten + time.Hour)
 	w.live.sweep(w.clock())

@@ -155,7 +155,7 @@ func (r *Room) once(ctx context.Context, w *worker, ttl time.Duration) error {
 		err = r.cfg.Provider.ConfigureSecurity(ctx, w.ID, provider.Security{Certificate: cert, Roots: r.roots, Client: r.cfg.Client, Lease: ttl})
 	}
 	if err != nil {
-		r.cfg.Provider.Terminate(context.WithoutCancel(ctx), w.ID, 0) // best effort: the error is the one to tell
+		_, _ = r.cfg.Provider.Terminate(context.WithoutCancel(ctx), w.ID, 0) // best effort: the error is the one to tell
 		return err
 	}
 	w.State, w.Address, w.Handle = Running, made.Address, made.Handle

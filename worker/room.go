@@ -191,7 +191,11 @@ func (r *Room) Run(ctx context.Context) error {
 			}
 			if err := r.died(ctx, e); err != nil && ctx.Err() == nil {
 				r.cfg.Log.Error("a worker's end cannot be saved", "worker_id", e.Worker, "error", err)
-				time.AfterFunc(time.Second, func() { r.died(r.ctx, e) })
+				time.AfterFunc(time.Second, func() {
+					if err := r.died(r.ctx, e); err != nil && r.ctx.Err() == nil {
+						r.cfg.Log.Error("a worker's end is not saved, tried twice", "worker_id", e.Worker, "error", err)
+					}
+				})
 			}
 		case <-t.C:
 			if err := r.reconcile(ctx); err != nil && ctx.Err() == nil {
@@ -221,7 +225,7 @@ func (r *Room) born(ctx context.Context, w *worker) error {
 	if why == nil || why == "" {
 		return nil
 	}
-	r.cfg.Provider.Terminate(ctx, w.ID, 0) // should it be an earlier try that ended
+	_, _ = r.cfg.Provider.Terminate(ctx, w.ID, 0) // should it be an earlier try that ended
 	return r.lost(ctx, w.Tenant, w.ID, why.(string))
 }
 

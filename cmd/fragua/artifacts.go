@@ -94,7 +94,7 @@ func artifactCommand() *cobra.Command {
 	})}
 	promote.Flags().StringVar(&env, "env", "", "the environment")
 	outputFlag(promote)
-	return group("artifact", "Artifacts", upload, download, list("list", "List artifacts", "/artifacts", artColumns, "repository", "name"),
+	return group("artifact", "Artifacts", upload, download, list("List artifacts", "/artifacts", artColumns, "repository", "name"),
 		ref("get REPOSITORY/NAME/VERSION", "Show an artifact", "GET", ""), promote,
 		ref("validate REPOSITORY/NAME/VERSION", "Compare an artifact with its checksum", "POST", "/validate"), ref("delete REPOSITORY/NAME/VERSION", "Delete an artifact", "DELETE", ""))
 }

@@ -40,7 +40,7 @@ func connect(cmd *cobra.Command) (c *client.Client, done func(), err error) {
 			done = func() {
 				ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 				defer cancel()
-				h.Close(ctx) // what it kept is kept
+				_ = h.Close(ctx) // what it kept is kept
 			}
 			return client.New(h.URL(), h.Token()), done, nil
 		}

@@ -21,7 +21,6 @@ func eventsCommand() *cobra.Command {
 		RunE: call(func(cmd *cobra.Command, _ []string, c *client.Client) error {
 			format, _ := cmd.Flags().GetString("output")
 			out := bufio.NewWriter(cmd.OutOrStdout())
-			defer out.Flush()
 			return c.Events(cmd.Context(), subjects, after, follow, func(_ string, e event.Event, raw []byte) error {
 				switch format {
 				case "json":
@@ -48,6 +47,6 @@ func auditCommand() *cobra.Command {
 	verify := &cobra.Command{Use: "verify", Short: "Prove that the audit trail is whole (not in this version)", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
 		return errors.New("this version cannot prove that the audit trail is whole: its records are not chained yet, that comes in a later version; nothing was verified")
 	}}
-	return group("audit", "The audit trail", verify, list("list", "List decisions, newest first", "/audit",
+	return group("audit", "The audit trail", verify, list("List decisions, newest first", "/audit",
 		[]column{{"TIME", "time"}, {"PRINCIPAL", "principal"}, {"ACTION", "action"}, {"RESOURCE", "resource"}, {"DECISION", "decision"}, {"REASON", "reason"}}, "principal", "action", "decision", "since"))
 }

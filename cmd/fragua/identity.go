@@ -28,7 +28,7 @@ func secretCommand() *cobra.Command {
 	rm := &cobra.Command{Use: "rm NAME", Short: "Delete a secret", Args: exactly(1), RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
 		return c.Call(cmd.Context(), "DELETE", "/secrets/"+url.PathEscape(args[0]), nil, nil)
 	})}
-	return group("secret", "Secrets", set, list("list", "List secrets' names", "/secrets", []column{{"NAME", "name"}, {"UPDATED", "updated_at"}}), rm)
+	return group("secret", "Secrets", set, list("List secrets' names", "/secrets", []column{{"NAME", "name"}, {"UPDATED", "updated_at"}}), rm)
 }
 
 // tokenForm is how a token looks: three parts of base64.

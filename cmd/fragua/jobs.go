@@ -119,7 +119,7 @@ func jobCommand() *cobra.Command {
 		return table(cmd.OutOrStdout(), map[string]any{"items": reasons}, []column{{"NODE", "node_id"}, {"REASON", "reason"}})
 	})}
 	outputFlag(explain)
-	return group("job", "Jobs", create, list("list", "List jobs, newest first", "/jobs", jobColumns, "state:"+states, "pipeline_id", "run_id"),
+	return group("job", "Jobs", create, list("List jobs, newest first", "/jobs", jobColumns, "state:"+states, "pipeline_id", "run_id"),
 		one("get JOB", "Show a job", "GET", "/jobs/%s", jobColumns), cancel("JOB", "Cancel a job", "/jobs/%s/cancel", jobColumns),
 		one("retry JOB", "Try an ended job again, as a new one", "POST", "/jobs/%s/retry", jobColumns), explain, logsCommand())
 }

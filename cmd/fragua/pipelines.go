@@ -64,7 +64,7 @@ func pipelineCommand() *cobra.Command {
 	return group("pipeline", "Pipelines and their runs",
 		send("create FILE", "Create a pipeline from a file", "POST", "/pipelines", false),
 		send("update PIPELINE FILE", "Make a new version of a pipeline", "PUT", "/pipelines/%s", true),
-		list("list", "List pipelines", "/pipelines", pipeColumns), one("get PIPELINE", "Show a pipeline", "GET", "/pipelines/%s", pipeColumns), start, runs,
+		list("List pipelines", "/pipelines", pipeColumns), one("get PIPELINE", "Show a pipeline", "GET", "/pipelines/%s", pipeColumns), start, runs,
 		one("status RUN", "Show a run", "GET", "/runs/%s", runColumns), cancel("RUN", "Cancel a run", "/runs/%s/cancel", runColumns),
 		one("retry RUN", "Run again what failed of a run, and what depends on it", "POST", "/runs/%s/retry", runColumns))
 }

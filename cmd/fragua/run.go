@@ -105,7 +105,10 @@ func runFile(cmd *cobra.Command, args []string, o runOptions) error {
 	state, err := r.follow(ctx)
 	if told != nil {
 		select {
-		case <-told:
+		case broke := <-told:
+			if broke != nil && !errors.Is(broke, errEnd) {
+				fmt.Fprintln(cmd.ErrOrStderr(), "not all events were shown:", broke)
+			}
 		case <-time.After(eventsTime):
 		}
 	}
@@ -169,7 +172,7 @@ func platform(cmd *cobra.Command) (c *client.Client, hint string, fleeting bool,
 			return nil, "", false, nil, err
 		}
 		fleeting = true
-		remove = func() { os.RemoveAll(s.Data) }
+		remove = func() { _ = os.RemoveAll(s.Data) }
 		h, err = boot(cmd.Context(), s)
 	}
 	if err != nil {
@@ -179,7 +182,7 @@ func platform(cmd *cobra.Command) (c *client.Client, hint string, fleeting bool,
 	return client.New(h.URL(), h.Token()), hint, fleeting, func() {
 		ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 		defer cancel()
-		h.Close(ctx) // what it kept is kept
+		_ = h.Close(ctx) // what it kept is kept
 		remove()
 	}, nil
 }

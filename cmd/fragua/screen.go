@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"unicode"
@@ -59,7 +58,7 @@ func (s *screen) draw(lines []string, last bool) {
 		text = fmt.Sprintf("\x1b[%dA\r%s\x1b[J", rows, text)
 	}
 	s.drawn = wide
-	io.WriteString(s.f, text)
+	fmt.Fprint(s.f, text)
 }
 
 // cut shortens a line to columns, escape sequences not counted, and says how many it

@@ -162,10 +162,10 @@ func printable(s string) string {
 	}, s)
 }
 
-// list is a command that shows a page of things. A filter is a name of the API's, and
+// list is the command that shows a page of things. A filter is a name of the API's, and
 // after a colon the values that there are.
-func list(use, short, path string, columns []column, filters ...string) *cobra.Command {
-	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: call(func(cmd *cobra.Command, _ []string, c *client.Client) error {
+func list(short, path string, columns []column, filters ...string) *cobra.Command {
+	cmd := &cobra.Command{Use: "list", Short: short, Args: cobra.NoArgs, RunE: call(func(cmd *cobra.Command, _ []string, c *client.Client) error {
 		return page(cmd, c, path, columns, filters)
 	})}
 	pageFlags(cmd, filters)

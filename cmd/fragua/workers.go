@@ -40,5 +40,5 @@ func workerCommand() *cobra.Command {
 }
 
 func nodeCommand() *cobra.Command {
-	return group("node", "Nodes: what there is to run jobs on", list("list", "List nodes", "/nodes", nodeColumns), one("get NODE", "Show a node", "GET", "/nodes/%s", nodeColumns))
+	return group("node", "Nodes: what there is to run jobs on", list("List nodes", "/nodes", nodeColumns), one("get NODE", "Show a node", "GET", "/nodes/%s", nodeColumns))
 }

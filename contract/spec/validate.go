@@ -65,9 +65,9 @@ func (j Job) validate(f *faults, at string) {
 	steps(f, at+"steps", j.Steps)
 	text(f, at+"image", j.Image, 512)
 	quota(f, at+"resources", j.Resources)
-	between(f, at+"timeout_ms", j.TimeoutMS, 0, MaxTimeoutMS)
-	between(f, at+"retries", int64(j.Retries), 0, MaxRetries)
-	between(f, at+"retry_backoff_ms", j.RetryBackoffMS, 0, MaxBackoffMS)
+	upTo(f, at+"timeout_ms", j.TimeoutMS, MaxTimeoutMS)
+	upTo(f, at+"retries", int64(j.Retries), MaxRetries)
+	upTo(f, at+"retry_backoff_ms", j.RetryBackoffMS, MaxBackoffMS)
 	env(f, at+"env", j.Env)
 	if len(j.SecretRefs) > 64 {
 		f.add(at+"secret_refs", "at most 64 secrets")
@@ -123,9 +123,9 @@ func steps(f *faults, at string, all []Step) {
 		}
 		names[s.Name] = true
 		env(f, p+".env", s.Env)
-		between(f, p+".timeout_ms", s.TimeoutMS, 0, MaxTimeoutMS)
-		between(f, p+".retries", int64(s.Retries), 0, MaxRetries)
-		between(f, p+".retry_backoff_ms", s.RetryBackoffMS, 0, MaxBackoffMS)
+		upTo(f, p+".timeout_ms", s.TimeoutMS, MaxTimeoutMS)
+		upTo(f, p+".retries", int64(s.Retries), MaxRetries)
+		upTo(f, p+".retry_backoff_ms", s.RetryBackoffMS, MaxBackoffMS)
 	}
 }
 
@@ -152,17 +152,17 @@ func text(f *faults, at, s string, limit int) {
 	}
 }
 
-func between(f *faults, at string, n, low, high int64) {
-	if n < low || n > high {
-		f.add(at, "want a number from %d to %d", low, high)
+func upTo(f *faults, at string, n, high int64) {
+	if n < 0 || n > high {
+		f.add(at, "want a number from 0 to %d", high)
 	}
 }
 
 func quota(f *faults, at string, q Quota) {
-	between(f, at+".cpu_m", q.CPUm, 0, 1_024_000)
-	between(f, at+".memory_mb", q.MemoryMB, 0, 16_777_216)
-	between(f, at+".gpu", q.GPU, 0, 1024)
-	between(f, at+".io", q.IO, 0, 1_000_000)
+	upTo(f, at+".cpu_m", q.CPUm, 1_024_000)
+	upTo(f, at+".memory_mb", q.MemoryMB, 16_777_216)
+	upTo(f, at+".gpu", q.GPU, 1024)
+	upTo(f, at+".io", q.IO, 1_000_000)
 }
 
 func env(f *faults, at string, vars map[string]string) {

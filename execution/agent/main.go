@@ -63,7 +63,10 @@ func Main(_ []string, log *slog.Logger) int {
 			return context.WithValue(ctx, boundKey{}, &bound{})
 		},
 	}
-	go server.Serve(tls.NewListener(l, config))
+	go func() {
+		err := server.Serve(tls.NewListener(l, config))
+		log.Error("the agent takes no more calls", "error", err)
+	}()
 	if err := a.report(agentapi.Report{Op: "ready", Address: a.address}); err != nil {
 		return 1
 	}

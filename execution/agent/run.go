@@ -57,7 +57,7 @@ func start(j *job, r agentapi.ExecRequest) *run {
 		}
 	}
 	if err != nil {
-		e.fail(r, err)
+		e.fail(err)
 	}
 	return e
 }
@@ -124,7 +124,7 @@ func graceOf(ms int64) time.Duration {
 }
 
 // fail ends an execution that never began.
-func (e *run) fail(r agentapi.ExecRequest, err error) {
+func (e *run) fail(err error) {
 	e.mu.Lock()
 	e.x.State, e.x.Code, e.x.ExitCode, e.x.Finished = agentapi.Failed, agentapi.CodeStart, -1, time.Now().UTC()
 	e.x.Message = fmt.Sprintf("the program cannot be started: %v", err)
@@ -262,7 +262,7 @@ func newPipe() (pipe, error) {
 		return pipe{}, err
 	}
 	if raw, err := r.SyscallConn(); err == nil {
-		raw.Control(func(fd uintptr) { unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize) }) // best effort: fewer wake-ups
+		_ = raw.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize) }) // best effort: fewer wake-ups
 	}
 	return pipe{r, w}, nil
 }

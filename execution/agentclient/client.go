@@ -47,10 +47,9 @@ type Client struct {
 }
 
 // Close hands the line back, and ends all other connections.
-func (c *Client) Close() error {
+func (c *Client) Close() {
 	c.t.CloseIdleConnections()
 	c.dialer.release(c.line)
-	return nil
 }
 
 // call sends a body, and decodes the answer.
@@ -102,7 +101,7 @@ func (c *Client) doOn(ctx context.Context, way *http.Client, method, path string
 	}
 	defer resp.Body.Close()
 	var p struct{ Detail string }
-	json.NewDecoder(io.LimitReader(resp.Body, maxProblem)).Decode(&p) // without a detail the status has to do
+	_ = json.NewDecoder(io.LimitReader(resp.Body, maxProblem)).Decode(&p) // without a detail the status has to do
 	if p.Detail == "" {
 		p.Detail = resp.Status
 	}

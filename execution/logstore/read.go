@@ -107,7 +107,7 @@ func (t *text) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	p = p[:min(int64(len(p)), t.size-t.at)]
-	k := 0
+	var k int
 	switch {
 	case errors.Is(err, errHole):
 		k = c.hole(p, n, err)

@@ -56,7 +56,7 @@ func (w *Writer) Copy(ctx context.Context, r io.Reader) error {
 	}
 	for {
 		f, err := frames.Next()
-		if err == io.EOF {
+		if err == io.EOF { //nolint:errorlint // a wrapped one is no end: the stream broke off
 			show()
 			return nil
 		}

@@ -130,7 +130,7 @@ func (c *Client) once(ctx context.Context, method, path string, body io.Reader, 
 	}
 	defer resp.Body.Close()
 	p := &Problem{Status: resp.StatusCode, Title: resp.Status}
-	json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(p) // what is no problem+json has its status
+	_ = json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(p) // what is no problem+json has its status
 	return nil, p
 }
 
@@ -236,10 +236,10 @@ func sse(r io.Reader, yield func(id string, data []byte) error) error {
 		line, err := in.ReadBytes('\n')
 		line = bytes.TrimRight(line, "\r\n")
 		switch {
-		case err != nil && !errors.Is(err, io.EOF):
-			return fmt.Errorf("%w: %w", errBroken, err)
-		case err != nil:
+		case errors.Is(err, io.EOF):
 			return nil
+		case err != nil:
+			return fmt.Errorf("%w: %w", errBroken, err)
 		case len(line) == 0:
 			if data != nil {
 				if err := yield(id, data); err != nil {

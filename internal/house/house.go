@@ -93,8 +93,7 @@ func Start(ctx context.Context, cfg Config) (*House, error) {
 	}
 	h.addr = l.Addr().String()
 	if err := cfg.Bus.Start(ctx); err != nil {
-		l.Close()
-		return nil, err
+		return nil, errors.Join(err, l.Close())
 	}
 	running, stop := context.WithCancel(context.Background())
 	h.stop = stop
@@ -122,8 +121,7 @@ func Start(ctx context.Context, cfg Config) (*House, error) {
 		return h, nil
 	}
 	if err := writeAddress(cfg.Dir, h.addr); err != nil {
-		h.Close(ctx)
-		return nil, err
+		return nil, errors.Join(err, h.Close(ctx))
 	}
 	return h, nil
 }
@@ -175,7 +173,7 @@ func (h *House) Close(ctx context.Context) error {
 	short, cancel := context.WithTimeout(ctx, time.Second)
 	var wg sync.WaitGroup
 	for _, s := range servers {
-		wg.Go(func() { s.Shutdown(short) }) // what is left then is closed
+		wg.Go(func() { _ = s.Shutdown(short) }) // what is left then is closed
 	}
 	wg.Wait()
 	cancel()

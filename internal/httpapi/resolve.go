@@ -37,7 +37,7 @@ func (p *Problem) told(errs []error) {
 	var sense []Fault
 	whole := p.Status == 422
 	for _, err := range errs {
-		switch d := err.(type) {
+		switch d := err.(type) { //nolint:errorlint // neither huma nor Faults wraps them
 		case nil:
 		case meant:
 			sense = append(sense, d.fault)

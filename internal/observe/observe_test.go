@@ -179,7 +179,7 @@ func TestNobodyListens(t *testing.T) {
 	if err := none.Flush(t.Context()); err != nil {
 		t.Error(err)
 	}
-	var m *Metrics = none.Metrics()
+	m := none.Metrics()
 	m.Request("GET", "/", 200, 1)
 	m.Jobs("PENDING", 1)
 	m.JobEnded("FAILED", 1)

@@ -113,9 +113,9 @@ func Began(ctx context.Context, at time.Time) context.Context {
 }
 
 // Start begins a span of a service, a part of the current span of ctx. The caller
-// must call End once, with what went wrong or nil. Attributes are short texts, at
+// must call end once, with what went wrong or nil. Attributes are short texts, at
 // most 32, of 512 bytes each; secrets have no place in them, nor in the error.
-func Start(ctx context.Context, service, name string, attrs map[string]string) (_ context.Context, End func(error)) {
+func Start(ctx context.Context, service, name string, attrs map[string]string) (_ context.Context, end func(error)) {
 	kvs := make([]attribute.KeyValue, 0, len(attrs))
 	for k, v := range attrs {
 		kvs = append(kvs, attribute.String(k, v))

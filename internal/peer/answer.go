@@ -119,7 +119,7 @@ func refuse(w http.ResponseWriter, status int, err error) {
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(r) // a peer that has gone is told nothing
+	_ = json.NewEncoder(w).Encode(r) // a peer that has gone is told nothing
 }
 
 // told is an error of another process.

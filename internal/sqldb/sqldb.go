@@ -38,7 +38,7 @@ const (
 // A commit waits for its data and the file's size, not for timestamps: that is as
 // durable, and saves a write to the file system's journal.
 func init() {
-	sqlite.Fdatasync(true) // where there is no such call, fsync stays
+	_, _ = sqlite.Fdatasync(true) // where there is no such call, fsync stays
 }
 
 // DB is a room's database.
@@ -96,8 +96,7 @@ func Open(ctx context.Context, file string, schema fs.FS) (*DB, error) {
 	w.SetMaxOpenConns(1)
 	r, err := sql.Open("sqlite", dsn("ro"))
 	if err != nil {
-		w.Close()
-		return nil, fmt.Errorf("open %s: %w", file, err)
+		return nil, fmt.Errorf("open %s: %w", file, errors.Join(err, w.Close()))
 	}
 	r.SetMaxOpenConns(4)
 	db := &DB{
@@ -106,21 +105,14 @@ func Open(ctx context.Context, file string, schema fs.FS) (*DB, error) {
 		onCommit: func([]Row) {},
 	}
 	if err := db.migrate(ctx, schema); err != nil {
-		w.Close()
-		r.Close()
-		return nil, fmt.Errorf("open %s: %w", file, err)
+		return nil, fmt.Errorf("open %s: %w", file, errors.Join(err, r.Close(), w.Close()))
 	}
 	if db.conn, err = w.Conn(ctx); err != nil {
-		w.Close()
-		r.Close()
-		return nil, fmt.Errorf("open %s: %w", file, err)
+		return nil, fmt.Errorf("open %s: %w", file, errors.Join(err, r.Close(), w.Close()))
 	}
 	// Numbers go on from where any part of the outbox ever was, also of what is forgotten.
 	if err := db.conn.QueryRowContext(ctx, `SELECT COALESCE(MAX(seq), 0) FROM (SELECT seq FROM outbox UNION ALL SELECT seq FROM relay_mark)`).Scan(&db.seq); err != nil {
-		db.conn.Close()
-		w.Close()
-		r.Close()
-		return nil, fmt.Errorf("open %s: %w", file, err)
+		return nil, fmt.Errorf("open %s: %w", file, errors.Join(err, db.conn.Close(), r.Close(), w.Close()))
 	}
 	go db.writer()
 	return db, nil
@@ -227,13 +219,13 @@ func (db *DB) commit(batch []request) {
 			batch = append(batch[:spoilt:spoilt], batch[spoilt+1:]...)
 			continue
 		}
-		err := error(nil)
+		var err error
 		if tx.writes > 0 {
 			if err = tx.post(); err == nil {
 				err = tx.control("COMMIT")
 			}
 			if err != nil {
-				tx.rollback() // best effort: the commit's error is the one to tell
+				_ = tx.rollback() // best effort: the commit's error is the one to tell
 			}
 		} else {
 			err = tx.rollback()

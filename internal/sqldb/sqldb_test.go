@@ -122,10 +122,14 @@ func BenchmarkWrite(b *testing.B) {
 			b.SetParallelism(clients)
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
-					db.Write(b.Context(), func(tx *Tx) error {
+					err := db.Write(b.Context(), func(tx *Tx) error {
 						_, err := tx.Exec("INSERT INTO t (v) VALUES ($1)", "0123456789012345678901234567890123456789")
 						return err
 					})
+					if err != nil {
+						b.Error(err)
+						return
+					}
 				}
 			})
 		})

@@ -256,7 +256,7 @@ func (b *bench) measurePost(ctx context.Context, s *server, f *figures) error {
 	}
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("at 200 a second: %.300s", err)
+		return fmt.Errorf("at 200 a second: %.300s", err.Error())
 	}
 	f.post = append(f.post, quantile(times, 0.95))
 	return s.drain(ctx)

@@ -152,7 +152,7 @@ func thisMachine(runs int) machine {
 	}
 	var info syscall.Sysinfo_t
 	if syscall.Sysinfo(&info) == nil {
-		m.memory = fmt.Sprintf("%d GB", (uint64(info.Totalram)*uint64(info.Unit)+1<<29)>>30)
+		m.memory = fmt.Sprintf("%d GB", (info.Totalram*uint64(info.Unit)+1<<29)>>30)
 	}
 	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
 		m.load = strings.Join(strings.Fields(string(b))[:3], " ")

@@ -197,7 +197,7 @@ func (c *campaign) settle(ctx context.Context) (nodes []capacity, left []life) {
 		var page struct {
 			Items []capacity `json:"items"`
 		}
-		if _, _, err := c.look(ctx, "/nodes", &page); err != nil {
+		if _, err := c.look(ctx, "/nodes", &page); err != nil {
 			return false
 		}
 		nodes = page.Items
@@ -238,7 +238,7 @@ func (c *campaign) tell(ctx context.Context, wrong []fault) {
 		}
 		told[f.Job] = true
 		var body json.RawMessage
-		if _, _, err := c.look(ctx, "/jobs/"+f.Job, &body); err != nil {
+		if _, err := c.look(ctx, "/jobs/"+f.Job, &body); err != nil {
 			body = json.RawMessage(err.Error())
 		}
 		c.t.Logf("%s  %s", c.check.History(f.Job), body)
@@ -246,14 +246,13 @@ func (c *campaign) tell(ctx context.Context, wrong []fault) {
 }
 
 // poll asks until the answer is yes, for at most limit.
-func poll(ctx context.Context, limit time.Duration, yes func() bool) bool {
+func poll(ctx context.Context, limit time.Duration, yes func() bool) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for ctx.Err() == nil {
 		if yes() {
-			return true
+			return
 		}
 		wait(ctx, lookAtProcs)
 	}
-	return false
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"fragua.dev/fragua/contract/spec"
-	"fragua.dev/fragua/test/program"
 )
 
 // Every step writes down itself that it runs, and that it came to its end.
@@ -148,13 +147,12 @@ func wait(ctx context.Context, d time.Duration) {
 }
 
 // look calls GET path on the server that is up.
-func (c *campaign) look(ctx context.Context, path string, out any) (up *program.Server, status int, err error) {
+func (c *campaign) look(ctx context.Context, path string, out any) (status int, err error) {
 	s := c.server.Load()
 	if s == nil {
-		return nil, 0, errDown
+		return 0, errDown
 	}
 	call, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	status, err = s.Call(call, c.client, http.MethodGet, path, nil, out)
-	return s, status, err
+	return s.Call(call, c.client, http.MethodGet, path, nil, out)
 }

@@ -32,7 +32,7 @@ func (c *campaign) watchJobs(ctx context.Context) {
 		var page struct {
 			Items []view `json:"items"`
 		}
-		if _, _, err := c.look(ctx, "/jobs?limit="+strconv.Itoa(pageSize), &page); err != nil {
+		if _, err := c.look(ctx, "/jobs?limit="+strconv.Itoa(pageSize), &page); err != nil {
 			continue
 		}
 		seen := map[string]bool{}
@@ -51,7 +51,7 @@ func (c *campaign) watchJobs(ctx context.Context) {
 // lookAt looks at one job; it says whether there was an answer.
 func (c *campaign) lookAt(ctx context.Context, id string) bool {
 	var v view
-	_, status, err := c.look(ctx, "/jobs/"+id, &v)
+	status, err := c.look(ctx, "/jobs/"+id, &v)
 	if status == http.StatusNotFound {
 		c.t.Errorf("seed %d: job %s was accepted, and is not there: %v", c.seed, id, err)
 		return true

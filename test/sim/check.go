@@ -44,7 +44,7 @@ func (c *checker) accepted(t ident.Tenant, j ident.Job, retries int) {
 	c.retries[name(t, j)] = retries
 }
 
-func (c *checker) began(t ident.Tenant, j ident.Job, attempt int, exec ident.Exec) {
+func (c *checker) began(t ident.Tenant, j ident.Job, attempt int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := name(t, j)

@@ -240,9 +240,9 @@ func (a agent) Exec(ctx context.Context, r agentapi.ExecRequest) (agentapi.Exec,
 	}
 	e := &madeExec{x: agentapi.Exec{Exec: r.Exec, Step: r.Step, State: agentapi.Started, Started: time.Now()}, over: make(chan struct{})}
 	w.steps[r.Step], w.execs[r.Exec] = r.Exec, e
-	a.m.check.began(w.req.Tenant, r.Job, r.Attempt, r.Exec)
+	a.m.check.began(w.req.Tenant, r.Job, r.Attempt)
 	if a.m.twice {
-		a.m.check.began(w.req.Tenant, r.Job, r.Attempt+1, r.Exec)
+		a.m.check.began(w.req.Tenant, r.Job, r.Attempt+1)
 	}
 	took, _ := time.ParseDuration(r.Command[1])
 	good := r.Command[2] == "ok" || r.Command[2] == "coin" && a.m.rng.IntN(2) == 0
@@ -319,7 +319,7 @@ func (a agent) Lease(ctx context.Context) (agentapi.LeaseReply, error) {
 	_, err := a.reach(ctx)
 	return agentapi.LeaseReply{}, err
 }
-func (a agent) Close() error { return nil }
+func (a agent) Close() {}
 
 func pause(ctx context.Context, d time.Duration) {
 	select {

@@ -120,10 +120,10 @@ func (h *house) with(service string) int {
 	return slices.IndexFunc(h.parts, func(p []string) bool { return slices.Contains(p, service) })
 }
 
-// request sends one, and returns the answer with its body to be read.
-func (h *house) request(method, path string, header http.Header) *http.Response {
+// request asks for path, and returns the answer with its body to be read.
+func (h *house) request(path string, header http.Header) *http.Response {
 	h.t.Helper()
-	req, err := http.NewRequestWithContext(h.t.Context(), method, h.run[h.front].URL+path, nil)
+	req, err := http.NewRequestWithContext(h.t.Context(), http.MethodGet, h.run[h.front].URL+path, nil)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func (h *house) request(method, path string, header http.Header) *http.Response 
 
 func (h *house) text(path string, header http.Header) string {
 	h.t.Helper()
-	resp := h.request("GET", path, header)
+	resp := h.request(path, header)
 	b, err := io.ReadAll(resp.Body)
 	resp.Body.Close()
 	if err != nil || resp.StatusCode >= 300 {

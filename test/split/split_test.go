@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"net/http"
 	"os"
 	"os/exec"
@@ -45,11 +46,11 @@ func live(t *testing.T, h *house) {
 		h.call("GET", "/jobs/job_kept", nil, &j)
 		return len(j.Steps) > 0 && j.Steps[0].Exec != ""
 	})
-	follow := h.request("GET", "/logs/"+j.Steps[0].Exec+"?follow=true", nil)
+	follow := h.request("/logs/"+j.Steps[0].Exec+"?follow=true", nil)
 	if line, err := bufio.NewReader(follow.Body).ReadString('\n'); err != nil || line != "begun\n" {
 		t.Fatalf("followed %q, %v", line, err)
 	}
-	events := h.request("GET", "/events", http.Header{"Accept": {"application/x-ndjson"}})
+	events := h.request("/events", http.Header{"Accept": {"application/x-ndjson"}})
 	if events.StatusCode != http.StatusOK {
 		t.Fatalf("events: %s", events.Status)
 	}
@@ -74,7 +75,7 @@ func live(t *testing.T, h *house) {
 		h.reaches(id, "SUCCEEDED")
 	}
 	h.end("ci.job.completed", extra...)
-	follow = h.request("GET", "/logs/"+j.Steps[0].Exec+"?follow=true", nil)
+	follow = h.request("/logs/"+j.Steps[0].Exec+"?follow=true", nil)
 	if err := os.WriteFile(gate, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -104,11 +105,11 @@ func live(t *testing.T, h *house) {
 
 // away tries what is answered for a service whose process is not there.
 func away(t *testing.T, h *house) {
-	resp := h.request("GET", "/artifacts", nil)
+	resp := h.request("/artifacts", nil)
 	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || resp.Header.Get("Content-Type") != "application/problem+json" {
 		t.Errorf("a service that is away: %s %v", resp.Status, resp.Header)
 	}
-	if resp := h.request("GET", "/readyz", nil); resp.StatusCode != http.StatusServiceUnavailable {
+	if resp := h.request("/readyz", nil); resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("ready without the artifact service: %s", resp.Status)
 	}
 }
@@ -137,7 +138,7 @@ func upload(t *testing.T, h *house) {
 	}
 	token := h.run[h.front].Token
 	h.run[h.front].Token = "nobody"
-	if got := h.request("GET", "/artifacts", nil); got.StatusCode != http.StatusUnauthorized {
+	if got := h.request("/artifacts", nil); got.StatusCode != http.StatusUnauthorized {
 		t.Errorf("with a token of nobody: %s", got.Status)
 	}
 	h.run[h.front].Token = token
@@ -198,7 +199,7 @@ func TestLocks(t *testing.T) {
 	}
 	for _, services := range []string{"", "worker,,artifact", "worker,worker", "wroker"} {
 		out, err := exec.CommandContext(t.Context(), exe, "serve", "--data", t.TempDir(), "--services", services).CombinedOutput()
-		exit, _ := err.(*exec.ExitError)
+		exit, _ := errors.AsType[*exec.ExitError](err)
 		if exit == nil || exit.ExitCode() != 2 || !strings.Contains(string(out), "orchestration") {
 			t.Errorf("--services %q: %v, %s", services, err, out)
 		}

@@ -110,7 +110,7 @@ func (p *Provider) watch(a *agent, cmd *exec.Cmd) {
 	a.control.Close()
 	os.Remove(p.said(a.pid))
 	if a.idle() {
-		os.RemoveAll(p.dir(a.pid)) // it is empty
+		_ = os.RemoveAll(p.dir(a.pid)) // it is empty
 	}
 	a.mu.Lock()
 	w := a.job
