@@ -117,8 +117,10 @@ func (r *Room) upload(ctx context.Context, in *Upload) (*reply, error) {
 		return nil, huma.Error413RequestEntityTooLarge(fmt.Sprintf("an artifact has at most %d bytes", r.cfg.MaxBytes))
 	case errors.Is(err, blob.ErrFull):
 		return nil, httpapi.NotReady("the disk is full")
-	case err != nil:
+	case errors.Is(err, blob.ErrBrokeOff):
 		return nil, httpapi.BadRequest("the content broke off")
+	case err != nil:
+		return nil, err
 	}
 	sum := got.Sum
 	if second != nil {

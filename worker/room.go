@@ -189,19 +189,30 @@ func (r *Room) Run(ctx context.Context) error {
 			if !ok {
 				return nil
 			}
-			if err := r.died(ctx, e); err != nil && ctx.Err() == nil {
-				r.cfg.Log.Error("a worker's end cannot be saved", "worker_id", e.Worker, "error", err)
-				time.AfterFunc(time.Second, func() {
-					if err := r.died(r.ctx, e); err != nil && r.ctx.Err() == nil {
-						r.cfg.Log.Error("a worker's end is not saved, tried twice", "worker_id", e.Worker, "error", err)
-					}
-				})
+			if err := r.died(ctx, e); err != nil {
+				r.wg.Go(func() { r.insist(e, err) })
 			}
 		case <-t.C:
 			if err := r.reconcile(ctx); err != nil && ctx.Err() == nil {
 				r.cfg.Log.Error("workers cannot be reconciled", "error", err)
 			}
 		}
+	}
+}
+
+// insist takes note of a worker's end that could not be saved, until that succeeds:
+// else it would be taken to live until the next start.
+func (r *Room) insist(e provider.Ended, err error) {
+	for pause := 100 * time.Millisecond; err != nil; pause = min(2*pause, 10*time.Second) {
+		if r.ctx.Err() == nil {
+			r.cfg.Log.Error("a worker's end cannot be saved", "worker_id", e.Worker, "error", err)
+		}
+		select {
+		case <-time.After(jitter(pause)):
+		case <-r.ctx.Done():
+			return
+		}
+		err = r.died(r.ctx, e)
 	}
 }
 
@@ -212,8 +223,11 @@ func (r *Room) died(ctx context.Context, e provider.Ended) error {
 	}
 	var t ident.Tenant
 	err := r.db.QueryRow(ctx, `SELECT tenant FROM worker WHERE live = 1 AND id = $1`, string(e.Worker)).Scan(&t)
+	if errors.Is(err, sqldb.ErrNoRows) { // it is not one of ours, or has ended: nothing to note
+		return nil
+	}
 	if err != nil {
-		return nil //nolint:nilerr // it is not one of ours, or has ended: nothing to note
+		return err
 	}
 	return r.lost(ctx, t, e.Worker, e.Reason)
 }

@@ -22,6 +22,7 @@ import (
 
 // Errors, for errors.Is.
 var (
+	ErrBrokeOff = errors.New("the content broke off") // where it was read from, not where it was written
 	ErrTooLarge = errors.New("the content is too large")
 	ErrFull     = errors.New("the disk is full")
 	ErrNotFound = errors.New("no such content")
@@ -96,7 +97,8 @@ func (s *Store) Receive(ctx context.Context, r io.Reader, limit int64, also hash
 	return in, nil
 }
 
-// ended is a reader that fails when its context has ended.
+// ended is a reader that fails when its context has ended, with ErrBrokeOff as when
+// its source does.
 type ended struct {
 	ctx context.Context
 	r   io.Reader
@@ -104,9 +106,13 @@ type ended struct {
 
 func (e ended) Read(p []byte) (int, error) {
 	if err := e.ctx.Err(); err != nil {
-		return 0, err
+		return 0, fmt.Errorf("%w: %w", ErrBrokeOff, err)
 	}
-	return e.r.Read(p)
+	n, err := e.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = fmt.Errorf("%w: %w", ErrBrokeOff, err)
+	}
+	return n, err
 }
 
 func explain(err error) error {
