@@ -95,7 +95,7 @@ func (c *cursor) run() {
 		for _, row := range rows {
 			c.start(row)
 		}
-		if len(rows) > 1 && c.gather > 0 {
+		if n := len(rows); n > 1 && n < pageSize && c.gather > 0 {
 			pause(c.bus.ctx, c.gather)
 		}
 		if len(rows) > 0 {

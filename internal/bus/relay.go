@@ -20,7 +20,7 @@ const (
 	gatherOutside = 20 * time.Millisecond
 	sweepEvery    = 250 * time.Millisecond
 	compareTime   = 30 * time.Second
-	clockSlack    = time.Minute // by which the machine's clock may have been set back
+	clockSlack    = 5 * time.Second // by which the machine's clock may have been set back
 	noteEvery     = time.Second
 	// writeback is when the kernel has surely written what a process that was
 	// killed had handed to it: 30 s by default, and a margin.
@@ -43,11 +43,13 @@ type relay struct {
 	mu    sync.Mutex
 	had   map[ident.Event]bool // what the stream has of the outbox from before this process
 	until int64                // the last of the outbox from before
-	found sqldb.Mark           // up to where the stream had it, and when that was seen
+	whole bool                 // everything of it was found until now
+	found sqldb.Mark           // up to where it was whole, and when that was seen
+	look  chan struct{}        // something may be forgotten at once
 }
 
 func newRelay(b *Bus, name string, db *sqldb.DB) *relay {
-	r := &relay{bus: b, room: name, db: db}
+	r := &relay{bus: b, room: name, db: db, whole: true, look: make(chan struct{}, 1)}
 	r.local = newCursor(b, name, db, r.deliver)
 	if b.cfg.Stream != nil {
 		r.remote = newCursor(b, name, db, r.publish)
@@ -153,12 +155,20 @@ func (r *relay) hadBefore(row sqldb.Row) bool {
 	defer r.mu.Unlock()
 	switch {
 	case row.Seq > r.until:
-		r.had = nil
-		return false
+		r.whole = false
 	case r.had[row.Event.ID]:
-		r.found = sqldb.Mark{At: r.bus.cfg.Now(), Seq: row.Seq}
+		if r.whole {
+			r.found = sqldb.Mark{At: r.bus.cfg.Now(), Seq: row.Seq}
+		}
+		if row.Seq == r.until {
+			nudge(r.look)
+		}
 		return true
+	default:
+		r.whole = false
+		return false
 	}
+	r.had = nil
 	return false
 }
 
@@ -182,6 +192,8 @@ func (r *relay) sweep() {
 	for {
 		select {
 		case <-t.C:
+			r.forget()
+		case <-r.look:
 			r.forget()
 		case <-r.bus.ctx.Done():
 			return
@@ -234,13 +246,17 @@ func (r *relay) settle(now time.Time) int64 {
 		return r.local.low()
 	}
 	low := r.remote.low()
-	// What was found in the stream is on its disk when the kernel has written it.
+	// What was found in the stream is on its disk: at once, if this process synced it
+	// when it began, and else when the kernel has written it.
 	patience := 2 * syncInterval
 	r.mu.Lock()
-	if r.found.Seq > 0 && now.Sub(r.found.At) < writeback {
+	found := r.found
+	r.mu.Unlock()
+	if r.bus.cfg.Stream.synced {
+		r.settled = max(r.settled, min(low, found.Seq))
+	} else if found.Seq > 0 && now.Sub(found.At) < writeback {
 		patience = writeback
 	}
-	r.mu.Unlock()
 	if n := len(r.settling); low > r.settled && (n == 0 || r.settling[n-1].Seq < low) {
 		r.settling = append(r.settling, sqldb.Mark{At: now, Seq: low})
 	}

@@ -67,6 +67,7 @@ type Stream struct {
 	local  map[string]bool
 	repair sync.Mutex
 	born   time.Time // of the youngest stream: what was acknowledged earlier is not in it
+	synced bool      // what the streams had at the start is on the disk
 
 	unacked chan unacked // in the order in which they were published
 }
@@ -93,6 +94,11 @@ func OpenStream(ctx context.Context, cfg StreamConfig) (*Stream, error) {
 			return nil, fmt.Errorf("bus: %w", err)
 		}
 		opts = append(opts, nats.InProcessServer(s.server))
+		if err := syncFiles(s.cfg.Dir); err != nil {
+			cfg.Log.Warn("what the bus had stored cannot be synced", "error", err)
+		} else {
+			s.synced = true
+		}
 	}
 	conn, err := nats.Connect(cfg.URL, opts...)
 	for err != nil && cfg.Find != nil && ctx.Err() == nil {
