@@ -273,3 +273,28 @@ func TestARestartFindsTheWorkersAsTheyAre(t *testing.T) {
 		}
 	})
 }
+
+// TestTheWorkerBeforeIsNotEndedInItsSuccessorsProcess restarts the room when the end
+// of a worker was not saved, and its process is another's already.
+func TestTheWorkerBeforeIsNotEndedInItsSuccessorsProcess(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.yard.set(func() { h.yard.handle = "pid 7" })
+		before := h.assign("a", "")
+		h.later(time.Second)
+		h.yard.set(func() { delete(h.yard.live, before) }) // it ended, and then the disk was full
+		last := h.assign("b", "")
+		ends := h.yard.ends
+		h.close()
+		h.open()
+		h.must(tell(h, event.JobCompleted, "", event.JobDone{Job: "a", Attempt: 1})) // it comes again
+		h.wait()
+		for id, want := range map[ident.Worker]State{before: Terminated, last: Running} {
+			if w := h.stored(id); w.State != want {
+				t.Errorf("the worker of %s is %s, want %s", w.Job, w.State, want)
+			}
+		}
+		if h.yard.ends != ends {
+			t.Error("a process was ended")
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -42,6 +43,7 @@ type yard struct {
 	refuse   []error       // of the next tries to make one
 	stuck    int           // tries to end one that fail
 	faint    int           // workers that die when they get their identity
+	handle   string        // of all workers, which are one process after each other; empty: each has its own
 	gate     chan struct{} // if it is there, making a worker waits for it
 	events   chan provider.Ended
 }
@@ -77,7 +79,7 @@ func (y *yard) Create(ctx context.Context, r provider.Request) (provider.Made, e
 		}
 		y.live[r.Worker] = r
 	}
-	return provider.Made{Worker: r.Worker, Tenant: r.Tenant, Address: "yard:" + string(r.Worker), Handle: "h"}, nil
+	return provider.Made{Worker: r.Worker, Tenant: r.Tenant, Address: "yard:" + string(r.Worker), Handle: cmp.Or(y.handle, string(r.Worker))}, nil
 }
 
 func (y *yard) ConfigureSecurity(_ context.Context, id ident.Worker, _ provider.Security) error {

@@ -249,6 +249,11 @@ func (r *Room) finish(ctx context.Context, w *worker, grace time.Duration) error
 	if err != nil && !errors.Is(err, provider.ErrGone) {
 		return err
 	}
+	return r.ended(ctx, w, code)
+}
+
+// ended saves that a worker ended.
+func (r *Room) ended(ctx context.Context, w *worker, code int) error {
 	return r.db.Write(ctx, func(tx *sqldb.Tx) error {
 		w, err := r.load(tx, w.Tenant, w.ID)
 		if err != nil || w.over() {

@@ -137,22 +137,28 @@ func (r *Room) adopt(ctx context.Context) error {
 		return err
 	}
 	defer rows.Close()
-	var (
-		known []*worker
-		made  []provider.Made
-	)
+	var known []*worker
 	for rows.Next() {
 		w, err := decode(rows)
 		if err != nil {
 			return err
 		}
 		known = append(known, w)
-		made = append(made, w.made())
 	}
 	if err := rows.Err(); err != nil {
 		return err
 	}
 	rows.Close()
+	known, before := succeeded(known)
+	for _, w := range before {
+		if err := r.ended(ctx, w, 0); err != nil {
+			return err
+		}
+	}
+	var made []provider.Made
+	for _, w := range known {
+		made = append(made, w.made())
+	}
 	alive, err := r.cfg.Provider.Adopt(ctx, made)
 	if err != nil {
 		return fmt.Errorf("worker: %w", err)
@@ -172,6 +178,27 @@ func (r *Room) adopt(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// succeeded tells workers whose process has become another's from the rest. One
+// process serves one worker after the other: of several rows that name it, the last
+// is at work. Those before it have ended, and the disk was full, or the room killed,
+// before that was saved; to end them now would end the last.
+func succeeded(all []*worker) (last, before []*worker) {
+	holds := map[string]*worker{}
+	for _, w := range all {
+		if l := holds[w.Handle]; l == nil || l.Created.Before(w.Created) {
+			holds[w.Handle] = w
+		}
+	}
+	for _, w := range all {
+		if w.Handle == "" || holds[w.Handle] == w {
+			last = append(last, w)
+		} else {
+			before = append(before, w)
+		}
+	}
+	return last, before
 }
 
 // Run watches the workers until ctx ends.
