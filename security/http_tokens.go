@@ -83,10 +83,13 @@ func (r *Room) createToken(ctx context.Context, in *struct{ Body tokenOrder }) (
 	if o.Tenant == "" {
 		o.Tenant = me.Tenant
 	}
-	if len(o.Scopes) == 0 {
+	if o.Scopes == nil {
 		o.Scopes = me.Scopes
 	}
 	var faults []spec.Fault
+	if len(o.Scopes) == 0 {
+		faults = append(faults, spec.Fault{Path: "scopes", Message: "a token without a scope may do nothing: leave it out for your own"})
+	}
 	if !ident.Valid(string(o.Tenant)) {
 		faults = append(faults, spec.Fault{Path: "tenant_id", Message: ident.Check("tenant_id", "").Error()})
 	}

@@ -91,7 +91,7 @@ func createJobCommand() *cobra.Command {
 	f.StringVar(&o.image, "image", "", "container image; the process provider ignores it")
 	f.StringArrayVar(&o.env, "env", nil, "NAME=VALUE, or NAME to pass this environment's on")
 	f.StringArrayVar(&o.secrets, "secret", nil, "NAME of a secret that the job sees as a variable")
-	f.Int64Var(&o.cpu, "cpu", 0, "thousandths of a CPU core; 100 unless given")
+	f.Int64Var(&o.cpu, "cpu", 0, "thousandths of a CPU core; 50 unless given")
 	f.Int64Var(&o.memory, "memory", 0, "MiB of memory; 128 unless given")
 	f.IntVar(&o.retries, "retries", 0, "further attempts")
 	f.IntVar(&o.priority, "priority", 0, "higher is placed first")

@@ -56,11 +56,18 @@ func (p *Provider) Adopt(ctx context.Context, known []provider.Made) ([]ident.Wo
 	p.endAgents(spared)
 	logs, _ := filepath.Glob(filepath.Join(p.cfg.Dir, "agent-*")) // the pattern is well formed
 	for _, f := range logs {
-		if !p.mine(f) {
+		if !p.mine(f) && !fresh(f) {
 			os.Remove(f)
 		}
 	}
 	return alive, nil
+}
+
+// fresh says whether a log is that of an agent that is being started now: it has its
+// name only when the process is there.
+func fresh(file string) bool {
+	info, err := os.Stat(file)
+	return err == nil && strings.HasPrefix(filepath.Base(file), newWords) && time.Since(info.ModTime()) < time.Minute
 }
 
 // mine says whether a log is that of an agent that lives.

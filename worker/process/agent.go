@@ -18,6 +18,9 @@ import (
 	"fragua.dev/fragua/contract/agentapi"
 )
 
+// newWords begins the name of an agent's log until its process has one.
+const newWords = "agent-new-"
+
 // agent is one agent process that this process started.
 type agent struct {
 	pid     int
@@ -49,7 +52,7 @@ func (p *Provider) start(ctx context.Context) (*agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	words, err := os.CreateTemp(p.cfg.Dir, "agent-new-*")
+	words, err := os.CreateTemp(p.cfg.Dir, newWords+"*")
 	if err != nil {
 		conn.Close()
 		return nil, err

@@ -105,6 +105,14 @@ func TestAKilledAgentLeavesNothingAndIsToldOnce(t *testing.T) {
 		t.Fatal("its end was not told")
 	}
 	gone(t, "what it left", pid)
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); os.IsNotExist(err) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("its parent took no note of its end: it stays as a zombie")
+		}
+	}
 }
 
 func TestAWorkerIsAdoptedAfterARestart(t *testing.T) {

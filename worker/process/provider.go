@@ -302,6 +302,7 @@ func (p *Provider) tend() {
 // died tells of a worker whose agent ended, once nothing of it is left.
 func (p *Provider) died(w *worker, pid int, reason string) {
 	endTree(pid, p.dir(pid))
+	go p.reap() // it ends by itself, or with the provider
 	p.mu.Lock()
 	known := p.workers[w.req.Worker] == w
 	if known {

@@ -88,6 +88,40 @@ func endTree(root int, folder string) {
 	}
 }
 
+// Of processes whose agent died the server is the parent, and has to take note of
+// their end.
+const (
+	reapEvery = 200 * time.Millisecond
+	reapTries = 25
+)
+
+// reap takes note, for a while, of children that have ended and that nobody waits for:
+// who is waited for is not seen twice.
+func (p *Provider) reap() {
+	t := time.NewTicker(reapEvery)
+	defer t.Stop()
+	before := map[string]bool{}
+	for range reapTries {
+		now := map[string]bool{}
+		for _, c := range allProcs() {
+			if c.ppid != os.Getpid() || c.state != 'Z' {
+				continue
+			}
+			name := fmt.Sprintf("%d:%s", c.pid, c.start)
+			if before[name] {
+				syscall.Wait4(c.pid, nil, syscall.WNOHANG, nil)
+			}
+			now[name] = true
+		}
+		before = now
+		select {
+		case <-t.C:
+		case <-p.quit:
+			return
+		}
+	}
+}
+
 // hunt returns the living processes that descend from root, root itself, and
 // those that match.
 func hunt(root int, match func(proc) bool) []proc {
