@@ -21,31 +21,29 @@ func (r *Room) advance(tx *sqldb.Tx, t ident.Tenant, id ident.Run, now time.Time
 	if run.Finished != nil {
 		return 0, 0, nil
 	}
-	all, err := members(tx, t, id)
+	states, waiting, err := r.standing(tx, run)
 	if err != nil {
 		return 0, 0, err
 	}
-	states, waiting := map[string]State{}, map[string]bool{}
-	for _, m := range run.Jobs {
-		if j := all[m.Job]; j != nil {
-			states[m.Name], waiting[m.Name] = j.State, j.Waits && j.State == Pending
-		}
-	}
 	d := walk(run.Jobs, states, waiting)
 	for _, m := range run.Jobs {
-		j := all[m.Job]
-		var facts []event.Event
-		switch blamed := d.skip[m.Name]; {
-		case blamed != "":
+		blamed := d.skip[m.Name]
+		if blamed == "" && !slices.Contains(d.release, m.Name) {
+			continue
+		}
+		j, err := r.known.load(tx, t, m.Job)
+		if err != nil {
+			return 0, 0, err
+		}
+		facts := []event.Event{}
+		if blamed == "" {
+			facts = append(facts, j.request(now))
+		} else {
 			if facts, err = j.cancel(now, "it needs "+blamed+", which did not succeed"); err != nil {
 				return 0, 0, err
 			}
 			states[m.Name] = Cancelled
 			ended++
-		case slices.Contains(d.release, m.Name):
-			facts = []event.Event{j.request(now)}
-		default:
-			continue
 		}
 		if err := r.known.save(tx, j, now); err != nil {
 			return 0, 0, err
@@ -56,8 +54,15 @@ func (r *Room) advance(tx *sqldb.Tx, t ident.Tenant, id ident.Run, now time.Time
 	}
 	state := aggregate(states)
 	if !state.ended() {
+		if run.State == state { // as of most of a large run's jobs
+			return ended, 0, nil
+		}
 		run.State = state
 		return ended, 0, saveRun(tx, run)
+	}
+	all, err := members(tx, t, id)
+	if err != nil {
+		return 0, 0, err
 	}
 	wait, begun, err := r.compensate(tx, run, all, state, now)
 	if err != nil || wait {
@@ -68,6 +73,48 @@ func (r *Room) advance(tx *sqldb.Tx, t ident.Tenant, id ident.Run, now time.Time
 		return 0, 0, err
 	}
 	return ended, begun, saveRun(tx, run)
+}
+
+// standing returns the state of each job of a run, by name, and which wait for
+// others. Bodies are read of those alone that may: a large run is walked at the end of
+// each of its jobs.
+func (r *Room) standing(tx *sqldb.Tx, run *run) (states map[string]State, waiting map[string]bool, err error) {
+	rows, err := tx.Query(`SELECT id, state FROM job WHERE run = $2 AND run <> '' AND tenant || '' = $1`, string(run.Tenant), string(run.ID))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer rows.Close()
+	byID := map[ident.Job]State{}
+	for rows.Next() {
+		var (
+			id    ident.Job
+			state State
+		)
+		if err := rows.Scan(&id, &state); err != nil {
+			return nil, nil, err
+		}
+		byID[id] = state
+	}
+	if err := rows.Err(); err != nil {
+		return nil, nil, err
+	}
+	rows.Close()
+	states, waiting = map[string]State{}, map[string]bool{}
+	for _, m := range run.Jobs {
+		state, there := byID[m.Job]
+		if !there {
+			continue
+		}
+		states[m.Name] = state
+		if state == Pending {
+			waits, err := r.known.waits(tx, run.Tenant, m.Job)
+			if err != nil {
+				return nil, nil, err
+			}
+			waiting[m.Name] = waits
+		}
+	}
+	return states, waiting, nil
 }
 
 // compensate undoes a failed run's work, one job after the other and each once.

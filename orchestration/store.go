@@ -112,6 +112,15 @@ func (k *known) load(tx *sqldb.Tx, t ident.Tenant, id ident.Job) (*job, error) {
 	return loadJob(tx, t, id)
 }
 
+// waits says whether a job waits for others of its run.
+func (k *known) waits(tx *sqldb.Tx, t ident.Tenant, id ident.Job) (bool, error) {
+	if j := k.jobs[jobKey{t, id}]; j != nil {
+		return j.Waits, nil
+	}
+	j, err := loadJob(tx, t, id)
+	return err == nil && j.Waits, err
+}
+
 func loadJob(tx *sqldb.Tx, t ident.Tenant, id ident.Job) (*job, error) {
 	j := &job{}
 	return j, decode(tx.QueryRow(`SELECT body FROM job WHERE tenant = $1 AND id = $2`, string(t), string(id)), j)
