@@ -159,10 +159,7 @@ func (r *Room) same(ctx context.Context, old execution, asked execOrder) (*execR
 // place finds the worker that an order is for.
 func (r *Room) place(ctx context.Context, t ident.Tenant, o execOrder) (address string, w ident.Worker, job ident.Job, attempt int, err error) {
 	if o.Worker != "" {
-		err := r.db.QueryRow(ctx, `SELECT address FROM lone_worker WHERE tenant = $1 AND id = $2`, string(t), string(o.Worker)).Scan(&address)
-		if errors.Is(err, sqldb.ErrNoRows) {
-			err = httpapi.NotFound("worker")
-		}
+		address, err := r.addressOf(ctx, t, o.Worker)
 		return address, o.Worker, "", 0, err
 	}
 	r.mu.Lock()
@@ -173,6 +170,23 @@ func (r *Room) place(ctx context.Context, t ident.Tenant, o execOrder) (address 
 		}
 	}
 	return "", "", "", 0, httpapi.NotFound("running job")
+}
+
+// heardTime bounds how long a worker is waited for that was made a moment ago, and of
+// which this room has yet to hear.
+const heardTime = 500 * time.Millisecond
+
+// addressOf returns where a worker without a job serves its API.
+func (r *Room) addressOf(ctx context.Context, t ident.Tenant, w ident.Worker) (address string, err error) {
+	for since := r.cfg.Now(); ; {
+		err := r.db.QueryRow(ctx, `SELECT address FROM lone_worker WHERE tenant = $1 AND id = $2`, string(t), string(w)).Scan(&address)
+		switch {
+		case !errors.Is(err, sqldb.ErrNoRows):
+			return address, err
+		case r.cfg.Now().Sub(since) > heardTime || !sleep(ctx, heardTime/50):
+			return "", httpapi.NotFound("worker")
+		}
+	}
 }
 
 func (x *execution) about() event.About {
