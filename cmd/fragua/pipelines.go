@@ -20,7 +20,11 @@ func pipelineCommand() *cobra.Command {
 	send := func(use, short, method, path string, named bool) *cobra.Command {
 		var id string
 		cmd := &cobra.Command{Use: use, Short: short, Args: exactly(strings.Count(use, " ")), RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
-			spec, err := pipelinefile.Load(args[len(args)-1])
+			file, err := findFile(args[len(args)-1:])
+			if err != nil {
+				return usage(err)
+			}
+			spec, err := pipelinefile.Load(file)
 			if err != nil {
 				return usage(err)
 			}

@@ -37,7 +37,9 @@ func serveCommand() *cobra.Command {
 		Use: "serve", Short: "Run the server: every service in one process, or some of them", Args: cobra.NoArgs,
 		Long: "Runs the server. On first start it writes DIR/owner.token, with which the client\n" +
 			"commands on this machine find their way in. SIGTERM ends it; running jobs go on\n" +
-			"and are taken up by the next start. The process provider does not isolate jobs.\n\n" +
+			"and are taken up by the next start, if that comes within 30 seconds: an agent that\n" +
+			"nobody calls for so long ends, and its job is lost (and tried again, if it has\n" +
+			"retries). The process provider does not isolate jobs.\n\n" +
 			"With --services several processes on this machine share DIR, each with some of the\n" +
 			"services. They find each other there, in whatever order they start. Clients go to\n" +
 			"the one with orchestration, which also carries the bus.",

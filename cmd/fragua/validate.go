@@ -6,12 +6,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"fragua.dev/fragua/contract/spec"
 	"fragua.dev/fragua/internal/pipelinefile"
 )
 
 func validateCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "validate FILE…", Short: "Check pipeline files", Example: "  fragua validate fragua.yaml",
+		Use: "validate FILE…", Short: "Check pipeline files, or those of folders", Example: "  fragua validate fragua.yaml",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usage(errors.New("want FILE…; see fragua validate --help"))
@@ -21,7 +22,11 @@ func validateCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			bad := 0
 			for _, f := range args {
-				p, err := pipelinefile.Load(f)
+				f, err := findFile([]string{f})
+				var p spec.Pipeline
+				if err == nil {
+					p, err = pipelinefile.Load(f)
+				}
 				if err != nil {
 					fmt.Fprintln(cmd.ErrOrStderr(), err)
 					bad++
