@@ -16,7 +16,7 @@ import (
 // states are those of jobs and runs.
 const states = "PENDING,SCHEDULED,RUNNING,SUCCEEDED,FAILED,CANCELLED,TERMINATED"
 
-var jobColumns = []column{{"JOB", "job_id"}, {"NAME", "name"}, {"STATE", "state"}, {"ATTEMPT", "attempts"}, {"NODE", "node_id"}, {"CREATED", "created_at"}, {"FINISHED", "finished_at"}}
+var jobColumns = []column{{"JOB", "job_id"}, {"NAME", "name|tags.name"}, {"STATE", "state"}, {"ATTEMPT", "attempts"}, {"NODE", "node_id"}, {"CREATED", "created_at"}, {"FINISHED", "finished_at"}}
 
 // jobOptions are the flags of fragua job create.
 type jobOptions struct {
@@ -116,6 +116,9 @@ func jobCommand() *cobra.Command {
 		fmt.Fprintln(cmd.OutOrStdout(), cell(out, "text"))
 		m, _ := out.(map[string]any)
 		reasons, _ := m["reasons"].([]any)
+		if len(reasons) == 0 {
+			return nil
+		}
 		return table(cmd.OutOrStdout(), map[string]any{"items": reasons}, []column{{"NODE", "node_id"}, {"REASON", "reason"}})
 	})}
 	outputFlag(explain)

@@ -128,8 +128,15 @@ func table(out io.Writer, v any, columns []column) error {
 	return nil
 }
 
-// cell finds a value by its path, such as spec.name, and writes it for people.
+// cell finds a value by its path, such as spec.name, and writes it for people. Of two
+// paths with a bar between them the second is for where there is nothing at the first.
 func cell(v any, path string) string {
+	if one, other, two := strings.Cut(path, "|"); two {
+		if s := cell(v, one); s != "-" {
+			return s
+		}
+		return cell(v, other)
+	}
 	for name := range strings.SplitSeq(path, ".") {
 		m, ok := v.(map[string]any)
 		if !ok {
