@@ -166,6 +166,10 @@ func (b *bench) fillStore(ctx context.Context, name string) error {
 // A room's own migrations are on the file already: this one is known as done.
 var noSchema = fstest.MapFS{"00001_known.sql": {Data: []byte("-- +goose Up\nSELECT 1;\n")}}
 
+// remembered is of how many jobs a room remembers something at most; it lets go of
+// more by itself. (telemetry: 200 000 spans, of which a small job has nine.)
+var remembered = map[string]int{"console.db": 200_000, "telemetry.db": 200_000 / 9}
+
 const batch = 50_000 // rows' sources in one transaction
 
 // multiply copies the rows of a job in every table of a database.
@@ -189,8 +193,12 @@ func (b *bench) multiply(ctx context.Context, file string, bodies []string) (err
 			continue
 		}
 		rows := int64(0)
-		for from := 1; from <= b.finished; from += batch {
-			args := []any{from, min(from+batch-1, b.finished)}
+		most := b.finished
+		if bound, bounded := remembered[filepath.Base(file)]; bounded {
+			most = min(most, bound)
+		}
+		for from := 1; from <= most; from += batch {
+			args := []any{from, min(from+batch-1, most)}
 			for _, body := range bodies {
 				args = append(args, body)
 			}
