@@ -24,6 +24,9 @@ const (
 	// A goroutine that syncs a commit holds its processor until the runtime takes it
 	// back: with some more of them, the machine's own are not idle meanwhile.
 	spareProcs = 2
+	// When what a start has read, such as the names of what the streams have, is no
+	// longer needed. Left to itself the collector would look after it minutes later.
+	startedUp = time.Second
 )
 
 func init() {
@@ -141,6 +144,7 @@ func serve(ctx context.Context, s Settings) error {
 	if err != nil {
 		return err
 	}
+	defer time.AfterFunc(startedUp, debug.FreeOSMemory).Stop()
 	if len(s.Services) == 0 || slices.Contains(s.Services, front) {
 		undo, err := note(h.house.Address(), s.Data)
 		if err != nil {
