@@ -24,9 +24,9 @@ const (
 	// A goroutine that syncs a commit holds its processor until the runtime takes it
 	// back: with some more of them, the machine's own are not idle meanwhile.
 	spareProcs = 2
-	// When what a start has read, such as the names of what the streams have, is no
-	// longer needed. Left to itself the collector would look after it minutes later.
-	startedUp = time.Second
+	// When what a start has read, such as the names of what the streams have, is surely
+	// no longer needed. Left to itself the collector would look after it minutes later.
+	startedUp = 5 * time.Second
 )
 
 func init() {
