@@ -153,23 +153,15 @@ func (r *relay) compare(parent context.Context) error {
 func (r *relay) hadBefore(row sqldb.Row) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	switch {
-	case row.Seq > r.until:
-		r.whole = false
-	case r.had[row.Event.ID]:
-		if r.whole {
-			r.found = sqldb.Mark{At: r.bus.cfg.Now(), Seq: row.Seq}
-		}
-		if row.Seq == r.until {
-			nudge(r.look)
-		}
-		return true
-	default:
-		r.whole = false
-		return false
+	there := r.had[row.Event.ID] && row.Seq <= r.until
+	if r.whole = r.whole && there; r.whole {
+		r.found = sqldb.Mark{At: r.bus.cfg.Now(), Seq: row.Seq}
 	}
-	r.had = nil
-	return false
+	if r.had != nil && row.Seq >= r.until { // what is committed from here on, nobody has
+		r.had = nil
+		nudge(r.look)
+	}
+	return there
 }
 
 func (r *relay) publish(row sqldb.Row, done func()) {
