@@ -35,9 +35,9 @@ func (r *Room) advance(tx *sqldb.Tx, t ident.Tenant, id ident.Run, now time.Time
 		if err != nil {
 			return 0, 0, err
 		}
-		facts := []event.Event{}
+		var facts []event.Event
 		if blamed == "" {
-			facts = append(facts, j.request(now))
+			facts = []event.Event{j.request(now)}
 		} else {
 			if facts, err = j.cancel(now, "it needs "+blamed+", which did not succeed"); err != nil {
 				return 0, 0, err
@@ -107,11 +107,11 @@ func (r *Room) standing(tx *sqldb.Tx, run *run) (states map[string]State, waitin
 		}
 		states[m.Name] = state
 		if state == Pending {
-			waits, err := r.known.waits(tx, run.Tenant, m.Job)
+			j, err := r.known.look(tx, run.Tenant, m.Job)
 			if err != nil {
 				return nil, nil, err
 			}
-			waiting[m.Name] = waits
+			waiting[m.Name] = j.Waits
 		}
 	}
 	return states, waiting, nil

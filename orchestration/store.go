@@ -106,19 +106,19 @@ func (j *job) clone() *job {
 }
 
 func (k *known) load(tx *sqldb.Tx, t ident.Tenant, id ident.Job) (*job, error) {
-	if j := k.jobs[jobKey{t, id}]; j != nil {
-		return j.clone(), nil
+	j, err := k.look(tx, t, id)
+	if err != nil {
+		return j, err
 	}
-	return loadJob(tx, t, id)
+	return j.clone(), nil
 }
 
-// waits says whether a job waits for others of its run.
-func (k *known) waits(tx *sqldb.Tx, t ident.Tenant, id ident.Job) (bool, error) {
+// look returns a job as its row is; nothing of it is to be changed.
+func (k *known) look(tx *sqldb.Tx, t ident.Tenant, id ident.Job) (*job, error) {
 	if j := k.jobs[jobKey{t, id}]; j != nil {
-		return j.Waits, nil
+		return j, nil
 	}
-	j, err := loadJob(tx, t, id)
-	return err == nil && j.Waits, err
+	return loadJob(tx, t, id)
 }
 
 func loadJob(tx *sqldb.Tx, t ident.Tenant, id ident.Job) (*job, error) {

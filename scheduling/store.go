@@ -61,21 +61,23 @@ func savePlace(tx *sqldb.Tx, p *place) error {
 	if !p.ended.IsZero() {
 		ended = toMS(p.ended)
 	}
-	if p.stored && ended == nil {
-		// Without a word of its end, the indexes of what lives and of what ended are left alone.
-		_, err := tx.Exec(`UPDATE assignments SET state = $4, node = $5, offer = $6, provider = $7, reason = $8, rejected = $9,
-			started = $10, round = $11, placed_ms = $12, said_ms = $13
-			WHERE tenant = $1 AND job = $2 AND attempt = $3`,
-			string(p.Tenant), string(p.Job), p.N, string(p.state), string(p.node), string(p.offer), p.provider, p.reason, p.rejected,
-			p.started, p.round, toMS(p.placed), toMS(p.said))
-		return err
-	}
 	if p.stored {
-		_, err := tx.Exec(`UPDATE assignments SET state = $4, node = $5, offer = $6, provider = $7, reason = $8, rejected = $9,
-			started = $10, round = $11, placed_ms = $12, said_ms = $13, ended_ms = $14
-			WHERE tenant = $1 AND job = $2 AND attempt = $3`,
+		const (
+			change = `UPDATE assignments SET state = $4, node = $5, offer = $6, provider = $7, reason = $8, rejected = $9,
+				started = $10, round = $11, placed_ms = $12, said_ms = $13`
+			end   = `, ended_ms = $14`
+			which = ` WHERE tenant = $1 AND job = $2 AND attempt = $3`
+		)
+		args := []any{
 			string(p.Tenant), string(p.Job), p.N, string(p.state), string(p.node), string(p.offer), p.provider, p.reason, p.rejected,
-			p.started, p.round, toMS(p.placed), toMS(p.said), ended)
+			p.started, p.round, toMS(p.placed), toMS(p.said),
+		}
+		// Without a word of its end, the indexes of what lives and of what ended are left alone.
+		text := change + which
+		if ended != nil {
+			text, args = change+end+which, append(args, ended)
+		}
+		_, err := tx.Exec(text, args...)
 		return err
 	}
 	raw, err := json.Marshal(p.body)

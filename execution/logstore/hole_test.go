@@ -112,14 +112,9 @@ func TestALogWhoseWorkerWasLostSaysSo(t *testing.T) {
 	if err := w.Copy(t.Context(), &some{log.frames, 5, false}); err != nil {
 		t.Fatal(err)
 	}
-	index, info, err := w.Finish(false)
-	if err != nil || info.Lines != 3 {
-		t.Fatal(info, err)
+	if info := seal(t, s, w, false); info.Lines != 3 {
+		t.Fatal(info)
 	}
-	if err := s.cfg.DB.Write(t.Context(), index); err != nil {
-		t.Fatal(err)
-	}
-	w.Release()
 	if got := ask(s, "exe_1", "").Body.String(); !strings.HasPrefix(got, "a\nb\n… the log ends here") || strings.Count(got, "\n") != 3 {
 		t.Errorf("it reads %q", got)
 	}
@@ -165,14 +160,7 @@ func TestFollowersSeeEveryLineOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	index, _, err := w.Finish(true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.cfg.DB.Write(t.Context(), index); err != nil {
-		t.Fatal(err)
-	}
-	w.Release()
+	seal(t, s, w, true)
 	all.Wait()
 	for i, want := range map[int]string{0: log.text, 1: log.textOf(4000, 5000), 2: log.textOf(1, 3), 4: log.textOf(4000, 4001)} {
 		if got[i] != want {
@@ -210,14 +198,7 @@ func TestADiskThatHasRoomAgainTakesTheLog(t *testing.T) {
 			if err := os.Remove(folder); err != nil {
 				t.Fatal(err)
 			}
-			index, _, err := w.Finish(whole)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := s.cfg.DB.Write(t.Context(), index); err != nil {
-				t.Fatal(err)
-			}
-			w.Release()
+			seal(t, s, w, whole)
 			got := ask(s, "exe_1", "").Body.String()
 			rest, kept := strings.CutPrefix(got, log.text)
 			if !kept || strings.Count(rest, "the log ends here") != map[bool]int{true: 0, false: 1}[whole] {

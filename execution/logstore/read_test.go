@@ -58,7 +58,14 @@ func keep(t *testing.T, s *Store, size int) string {
 	if err := w.Copy(t.Context(), bytes.NewReader(frames)); err != nil {
 		t.Fatal(err)
 	}
-	index, _, err := w.Finish(true)
+	seal(t, s, w, true)
+	return text.String()
+}
+
+// seal ends a log as the execution room does.
+func seal(t *testing.T, s *Store, w *Writer, whole bool) LogInfo {
+	t.Helper()
+	index, info, err := w.Finish(whole)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +73,7 @@ func keep(t *testing.T, s *Store, size int) string {
 		t.Fatal(err)
 	}
 	w.Release()
-	return text.String()
+	return info
 }
 
 func ended() bool { return true }

@@ -47,9 +47,13 @@ func allProcs() []proc {
 }
 
 // handle names a process for ever: PID:START.
+func (p proc) handle() string { return fmt.Sprintf("%d:%s", p.pid, p.start) }
+
+// handle names the process that has a pid now.
 func handle(pid int) string {
 	p, _ := readProc(pid)
-	return fmt.Sprintf("%d:%s", pid, p.start)
+	p.pid = pid // also of one that has gone
+	return p.handle()
 }
 
 // living returns the pid that a handle names, if that process lives and is an
@@ -107,11 +111,10 @@ func (p *Provider) reap() {
 			if c.ppid != os.Getpid() || c.state != 'Z' {
 				continue
 			}
-			name := fmt.Sprintf("%d:%s", c.pid, c.start)
-			if before[name] {
+			if before[c.handle()] {
 				syscall.Wait4(c.pid, nil, syscall.WNOHANG, nil)
 			}
-			now[name] = true
+			now[c.handle()] = true
 		}
 		before = now
 		select {
