@@ -14,15 +14,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/internal/httpapi"
 	"fragua.dev/fragua/internal/httpapi/apitest"
-	"fragua.dev/fragua/internal/sqldb"
 )
 
 const maxBytes = 1 << 20
@@ -33,8 +30,7 @@ type house struct {
 	dir  string
 	room *Room
 	mux  *http.ServeMux
-	mu   sync.Mutex
-	said []event.Event
+	said apitest.Said
 }
 
 func newHouse(t *testing.T) *house {
@@ -51,13 +47,7 @@ func newHouse(t *testing.T) *house {
 			t.Error(err)
 		}
 	})
-	h.room.DB().OnCommit(func(rows []sqldb.Row) {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		for _, r := range rows {
-			h.said = append(h.said, r.Event)
-		}
-	})
+	h.room.DB().OnCommit(h.said.Hear)
 	h.mux = http.NewServeMux()
 	h.room.Routes(httpapi.New(h.mux, "test"))
 	return h
@@ -65,9 +55,7 @@ func newHouse(t *testing.T) *house {
 
 // count returns how many events of a type were said.
 func (h *house) count(typ string) (n int) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, e := range h.said {
+	for _, e := range h.said.All() {
 		if e.Type == typ {
 			n++
 		}

@@ -17,7 +17,6 @@ import (
 	"fragua.dev/fragua/contract/spec"
 	"fragua.dev/fragua/internal/httpapi"
 	"fragua.dev/fragua/internal/httpapi/apitest"
-	"fragua.dev/fragua/internal/sqldb"
 )
 
 // house is a room with its database, its API and a clock of its own.
@@ -28,7 +27,7 @@ type house struct {
 
 	mu   sync.Mutex
 	now  time.Time
-	said []event.Event // all that was committed, in order
+	said apitest.Said // all that was committed, in order
 }
 
 func newHouse(t testing.TB) *house {
@@ -45,13 +44,7 @@ func newHouse(t testing.TB) *house {
 			t.Error(err)
 		}
 	})
-	h.room.DB().OnCommit(func(rows []sqldb.Row) {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		for _, r := range rows {
-			h.said = append(h.said, r.Event)
-		}
-	})
+	h.room.DB().OnCommit(h.said.Hear)
 	h.mux = http.NewServeMux()
 	h.room.Routes(httpapi.New(h.mux, "test"))
 	return h
@@ -72,9 +65,7 @@ func (h *house) later(d time.Duration) {
 
 // heard returns what was said since the first n events.
 func (h *house) heard(n int) []event.Event {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.said[n:len(h.said):len(h.said)]
+	return h.said.All()[n:]
 }
 
 // count returns how often something of a kind was said of a key.

@@ -21,7 +21,6 @@ import (
 	"fragua.dev/fragua/contract/identity"
 	"fragua.dev/fragua/internal/httpapi"
 	"fragua.dev/fragua/internal/httpapi/apitest"
-	"fragua.dev/fragua/internal/sqldb"
 	"fragua.dev/fragua/worker/provider"
 )
 
@@ -172,8 +171,7 @@ type house struct {
 	mux  *http.ServeMux
 	stop context.CancelFunc
 	over chan struct{}
-	mu   sync.Mutex
-	said []event.Event
+	said apitest.Said
 }
 
 // inHouse runs a test in a house of its own.
@@ -198,13 +196,7 @@ func (h *house) open() {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.room.DB().OnCommit(func(rows []sqldb.Row) {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		for _, r := range rows {
-			h.said = append(h.said, r.Event)
-		}
-	})
+	h.room.DB().OnCommit(h.said.Hear)
 	h.mux = http.NewServeMux()
 	h.room.Routes(httpapi.New(h.mux, "test"))
 	h.stop, h.over = stop, make(chan struct{})
@@ -264,9 +256,7 @@ func (h *house) later(d time.Duration) {
 
 // heard returns the ids of all events of a type.
 func (h *house) heard(typ string) (ids []string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, e := range h.said {
+	for _, e := range h.said.All() {
 		if e.Type == typ {
 			ids = append(ids, string(e.ID))
 		}
