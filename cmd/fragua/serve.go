@@ -20,13 +20,9 @@ import (
 
 const (
 	drainTime = 20 * time.Second // for calls that are being answered, after SIGTERM
-	serverGC  = 300              // percent: memory for speed, within reason
 	// A goroutine that syncs a commit holds its processor until the runtime takes it
 	// back: with some more of them, the machine's own are not idle meanwhile.
 	spareProcs = 2
-	// When what a start has read, such as the names of what the streams have, is surely
-	// no longer needed. Left to itself the collector would look after it minutes later.
-	startedUp = 5 * time.Second
 )
 
 func init() {
@@ -144,7 +140,9 @@ func serve(ctx context.Context, s Settings) error {
 	if err != nil {
 		return err
 	}
-	defer time.AfterFunc(startedUp, debug.FreeOSMemory).Stop()
+	quiet, stop := context.WithCancel(ctx)
+	defer stop()
+	go giveBack(quiet)
 	if len(s.Services) == 0 || slices.Contains(s.Services, front) {
 		undo, err := note(h.house.Address(), s.Data)
 		if err != nil {

@@ -19,13 +19,14 @@ var ErrLater = errors.New("too early")
 
 // Bounds of delivery.
 const (
-	shards     = 48  // handlers of one room that run at the same time
-	shardQueue = 128 // events that wait for one of them
-	maxTries   = 3   // of a handler that fails
+	shards     = 48 // handlers of one room that run at the same time
+	shardQueue = 32 // events that wait for one of them
+	maxTries   = 3  // of a handler that fails
 	maxLater   = time.Minute
 	firstLater = 2 * time.Millisecond
 	mostLater  = time.Second
 	handleTime = 2 * time.Minute // a handler's deadline
+	arriveTime = time.Second     // for what is on its way to the stream at the end
 )
 
 // A Subscription is one thing a room listens to.
@@ -154,10 +155,24 @@ func (b *Bus) Start(ctx context.Context) error {
 	return nil
 }
 
-// Stop ends delivery. What is not handled yet stays in the outboxes.
+// Stop ends delivery. What is not handled yet stays in the outboxes; what is on its
+// way to the stream has a moment to arrive, so that the next start need not ask
+// whether it did.
 func (b *Bus) Stop() {
+	if b.ctx.Err() == nil && b.cfg.Stream != nil {
+		for end := time.Now().Add(arriveTime); b.Unpublished() > 0 && time.Now().Before(end); {
+			pause(b.ctx, arriveTime/200)
+		}
+	}
 	b.cancel()
 	b.wg.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), arriveTime)
+	defer cancel()
+	for _, r := range b.relays {
+		if err := r.finish(ctx); err != nil {
+			b.cfg.Log.Warn("how far an outbox was carried is not noted", "room", r.room, "error", err)
+		}
+	}
 }
 
 // Pending returns how many events of the outboxes are on their way to local

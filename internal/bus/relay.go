@@ -33,6 +33,7 @@ type relay struct {
 	room          string
 	db            *sqldb.DB
 	local, remote *cursor      // remote is nil without a stream
+	way           string       // the name of the stream's marks
 	settling      []sqldb.Mark // what the stream acknowledged to this process, and when
 	earlier       []sqldb.Mark // and to those before it
 	settled       int64        // up to where the stream has surely everything on its disk
@@ -79,8 +80,7 @@ func (r *relay) start(ctx context.Context) error {
 		r.local.sent = r.handled
 	}
 	if err == nil && r.remote != nil {
-		r.earlier, err = r.db.Marks(ctx, "stream")
-		r.earlier = slices.DeleteFunc(r.earlier, func(m sqldb.Mark) bool { return m.At.Before(r.bus.cfg.Stream.born) })
+		err = r.resume(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("bus: outbox of %s: %w", r.room, err)
@@ -91,6 +91,42 @@ func (r *relay) start(ctx context.Context) error {
 	}
 	r.bus.wg.Go(r.sweep)
 	return nil
+}
+
+// resume begins where those before this process had come to with the stream.
+func (r *relay) resume(ctx context.Context) error {
+	s := r.bus.cfg.Stream
+	r.way = "stream"
+	if s.boot != "" {
+		r.way += "/" + s.boot
+	}
+	marks, err := r.db.Marks(ctx, r.way)
+	if err != nil {
+		return err
+	}
+	marks = slices.DeleteFunc(marks, func(m sqldb.Mark) bool { return m.At.Before(s.born) })
+	switch {
+	case s.boot == "":
+		r.earlier = marks
+	case len(marks) > 0:
+		// The kernel that took over what was acknowledged then still runs, and was made
+		// to write it when this process began.
+		r.settled = marks[len(marks)-1].Seq
+		r.remote.sent = r.settled
+	}
+	return r.db.Write(ctx, func(tx *sqldb.Tx) error { return tx.ForgetMarks("local", r.way) })
+}
+
+// finish notes how far the outbox was carried, once nothing is carried any more.
+func (r *relay) finish(ctx context.Context) error {
+	if r.remote == nil || r.way == "" {
+		return nil
+	}
+	now, local, stream := r.bus.cfg.Now(), r.local.low(), r.remote.low()
+	return r.db.Write(ctx, func(tx *sqldb.Tx) error {
+		return errors.Join(tx.SetMark("local", sqldb.Mark{Seq: local, At: time.UnixMilli(0)}, time.UnixMilli(0)),
+			tx.SetMark(r.way, sqldb.Mark{At: now, Seq: stream}, now.Add(-2*writeback)))
+	})
 }
 
 // deliver hands a row to the listeners of this process.
@@ -121,7 +157,7 @@ func (r *relay) deliver(row sqldb.Row, done func()) {
 func (r *relay) compare(parent context.Context) error {
 	ctx, cancel := context.WithTimeout(parent, compareTime)
 	defer cancel()
-	first, err := r.db.Outbox(ctx, 0, 1)
+	first, err := r.db.Outbox(ctx, r.remote.low(), 1)
 	if err != nil || len(first) == 0 {
 		return err
 	}
@@ -153,8 +189,9 @@ func (r *relay) compare(parent context.Context) error {
 func (r *relay) hadBefore(row sqldb.Row) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	entry, _ := event.Lookup(row.Event.Subject)
 	there := r.had[row.Event.ID] && row.Seq <= r.until
-	if r.whole = r.whole && there; r.whole {
+	if r.whole = r.whole && (there || entry.Keep == event.KeepNothing && row.Seq <= r.until); r.whole {
 		r.found = sqldb.Mark{At: r.bus.cfg.Now(), Seq: row.Seq}
 	}
 	if r.had != nil && row.Seq >= r.until { // what is committed from here on, nobody has
@@ -209,7 +246,7 @@ func (r *relay) forget() {
 		}
 		if note {
 			last := r.settling[len(r.settling)-1]
-			if err := tx.SetMark("stream", sqldb.Mark{At: now, Seq: last.Seq}, now.Add(-2*writeback)); err != nil {
+			if err := tx.SetMark(r.way, sqldb.Mark{At: now, Seq: last.Seq}, now.Add(-2*writeback)); err != nil {
 				return err
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -109,4 +110,15 @@ func syncFiles(dir string) error {
 		}
 		return errors.Join(f.Sync(), f.Close())
 	})
+}
+
+// machineBoot returns what tells this start of the machine from all others, or
+// nothing: what a process that was killed had written to files is lost only when
+// the machine begins anew.
+func machineBoot() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id") // proc_sys_kernel(5)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
 }

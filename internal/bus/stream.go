@@ -68,6 +68,7 @@ type Stream struct {
 	repair sync.Mutex
 	born   time.Time // of the youngest stream: what was acknowledged earlier is not in it
 	synced bool      // what the streams had at the start is on the disk
+	boot   string    // which start of the machine holds the files; empty: unknown, or they are elsewhere
 
 	unacked chan unacked // in the order in which they were published
 }
@@ -97,7 +98,7 @@ func OpenStream(ctx context.Context, cfg StreamConfig) (*Stream, error) {
 		if err := syncFiles(s.cfg.Dir); err != nil {
 			cfg.Log.Warn("what the bus had stored cannot be synced", "error", err)
 		} else {
-			s.synced = true
+			s.synced, s.boot = true, machineBoot()
 		}
 	}
 	conn, err := nats.Connect(cfg.URL, opts...)

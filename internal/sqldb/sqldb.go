@@ -85,7 +85,8 @@ func Open(ctx context.Context, file string, schema fs.FS) (*DB, error) {
 			return "file:" + url.PathEscape(name) + "?" + q.Encode()
 		}
 		if mode == "ro" {
-			q.Add("_pragma", "query_only(ON)")
+			// What a reader has in its cache is void as soon as somebody writes.
+			q["_pragma"] = append(q["_pragma"], "query_only(ON)", "cache_size(-1000)")
 		}
 		return "file:" + (&url.URL{Path: file}).EscapedPath() + "?" + q.Encode()
 	}

@@ -113,7 +113,7 @@ CREATE TABLE IF NOT EXISTS outbox ( -- a row for each commit
 	body BLOB NOT NULL        -- its events, one JSON object a line
 );
 CREATE TABLE IF NOT EXISTS relay_mark ( -- how far the outbox has been carried
-	way   TEXT    NOT NULL, -- local, or stream
+	way   TEXT    NOT NULL, -- local, or a stream's
 	at_ms INTEGER NOT NULL,
 	seq   INTEGER NOT NULL,
 	PRIMARY KEY (way, at_ms)
@@ -233,6 +233,12 @@ func (tx *Tx) SetMark(way string, m Mark, keep time.Time) error {
 	if err == nil {
 		_, err = tx.Exec(`DELETE FROM relay_mark WHERE way = $1 AND at_ms < $2`, way, keep.UnixMilli())
 	}
+	return err
+}
+
+// ForgetMarks lets go of the marks of all ways but those that are named.
+func (tx *Tx) ForgetMarks(but, and string) error {
+	_, err := tx.Exec(`DELETE FROM relay_mark WHERE way NOT IN ($1, $2)`, but, and)
 	return err
 }
 
