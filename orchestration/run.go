@@ -73,7 +73,11 @@ func (r *run) moved() event.RunMoved {
 }
 
 func (r *run) began(now time.Time) event.Event {
-	return event.RunStarted.Event(r.about(strconv.Itoa(r.Attempts), now), r.moved())
+	d := r.moved()
+	for _, m := range r.Jobs {
+		d.Jobs = append(d.Jobs, event.RunJob{Job: m.Job, Name: m.Name, Needs: m.Needs})
+	}
+	return event.RunStarted.Event(r.about(strconv.Itoa(r.Attempts), now), d)
 }
 
 func (r *run) ended(now time.Time) event.Event {

@@ -13,14 +13,15 @@ import (
 )
 
 type explanation struct {
-	Job      ident.Job  `json:"job_id"`
-	Attempt  int        `json:"attempt"`
-	State    State      `json:"state" enum:"PENDING,CREATED,REJECTED,REVOKED"`
-	Position int        `json:"position" doc:"In the queue, from 1; 0 for a job that does not wait"`
-	Queued   int        `json:"queue_length"`
-	Node     ident.Node `json:"node_id,omitempty"`
-	Reasons  []Reason   `json:"reasons" nullable:"false" doc:"Each node's, while the job waits"`
-	Text     string     `json:"text" doc:"All of it in a sentence or two"`
+	Job      ident.Job   `json:"job_id"`
+	Attempt  int         `json:"attempt"`
+	State    State       `json:"state" enum:"PENDING,CREATED,REJECTED,REVOKED"`
+	Position int         `json:"position" doc:"In the queue, from 1; 0 for a job that does not wait"`
+	Queued   int         `json:"queue_length"`
+	Node     ident.Node  `json:"node_id,omitempty"`
+	Needs    []ident.Job `json:"needs,omitempty" doc:"Jobs of its run that have to end well before it asks for a place"`
+	Reasons  []Reason    `json:"reasons" nullable:"false" doc:"Each node's, while the job waits"`
+	Text     string      `json:"text" doc:"All of it in a sentence or two"`
 }
 
 func (h handlers) explain(ctx context.Context, in *struct {
@@ -28,13 +29,22 @@ func (h handlers) explain(ctx context.Context, in *struct {
 }) (*struct{ Body explanation }, error) {
 	who := authz.From(ctx)
 	k := jobKey{who.Tenant, in.ID}
-	if _, err := h.room.find(ctx, k); err != nil {
-		return nil, answered(err)
+	var need need
+	_, known := h.room.find(ctx, k)
+	if errors.Is(known, errNoPlace) {
+		need, known = h.room.needOf(ctx, k)
+	}
+	if known != nil {
+		return nil, answered(known)
 	}
 	if err := h.gate.Pass(ctx, "Job::read", authz.Resource{Type: "Job", ID: string(in.ID), Tenant: who.Tenant}); err != nil {
 		return nil, err
 	}
 	p, err := h.room.find(ctx, k)
+	if errors.Is(err, errNoPlace) {
+		out, err := h.room.explainNeed(ctx, k, need)
+		return &struct{ Body explanation }{out}, err
+	}
 	if err != nil {
 		return nil, answered(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
@@ -17,11 +18,15 @@ import (
 func (r *Room) Subscriptions() []bus.Subscription {
 	return []bus.Subscription{
 		bus.On(event.JobRequested, r.jobRequested),
+		bus.On(event.RunStarted, r.runStarted),
+		bus.On(event.RunEnded, r.runEnded),
 		bus.On(event.WorkerCreated, func(ctx context.Context, e event.Event, d event.WorkerMade) error {
 			return r.tell(ctx, func(t *turn) error { t.started(e.Tenant, d.Assignment); return nil })
 		}),
 		bus.On(event.JobRetrying, func(ctx context.Context, e event.Event, d event.JobRetry) error {
-			return r.attemptOver(ctx, e, d.Job, d.Attempt, ending{reason: "the attempt is over, another follows"})
+			next := e.Time.Add(time.Duration(d.After) * time.Millisecond)
+			why := fmt.Sprintf("attempt %d came to nothing: %s; attempt %d is asked for at %s", d.Attempt, clip(d.Reason), d.Attempt+1, next.UTC().Format(time.RFC3339))
+			return r.attemptOver(ctx, e, d.Job, d.Attempt, ending{reason: why, next: true})
 		}),
 		bus.On(event.JobCompleted, func(ctx context.Context, e event.Event, d event.JobDone) error {
 			return r.attemptOver(ctx, e, d.Job, d.Attempt, ending{reason: "the job has ended", keep: true})
@@ -112,13 +117,20 @@ type ending struct {
 	reason string
 	revoke bool // also the place of an attempt whose worker was made; one asked for by hand always
 	keep   bool // the place, whatever is known of its worker
+	next   bool // another attempt follows, and until then the reason is what people are told
 }
 
 func (r *Room) attemptOver(ctx context.Context, e event.Event, job ident.Job, attempt int, how ending) error {
 	if e.Tenant == "" || !ident.Valid(string(job)) || attempt < 0 {
 		return fmt.Errorf("event %s: names no attempt of a job", e.ID)
 	}
-	return r.tell(ctx, func(t *turn) error { return t.over(jobKey{e.Tenant, job}, attempt, how) })
+	return r.tell(ctx, func(t *turn) error {
+		err := t.over(jobKey{e.Tenant, job}, attempt, how)
+		if err == nil && how.next {
+			err = t.note(Attempt{e.Tenant, job, attempt}, how.reason)
+		}
+		return err
+	})
 }
 
 // over ends the attempts of a job up to the one that is over. An end that comes
@@ -157,6 +169,20 @@ func (t *turn) end(k jobKey, upTo int, how ending) (known bool) {
 		}
 	}
 	return known
+}
+
+// note has the place of an attempt say why its job waits without one.
+func (t *turn) note(a Attempt, why string) error {
+	p, err := t.find(jobKey{a.Tenant, a.Job})
+	if errors.Is(err, errNoPlace) || err == nil && p.N != a.N {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	p.reason = why
+	t.touch(p)
+	return nil
 }
 
 // started notes that a worker was made. It is written down only when it matters

@@ -53,7 +53,12 @@ func (r *Room) reconcile(ctx context.Context, afresh bool) error {
 	for ctx.Err() == nil {
 		var n int64
 		err := r.ask(ctx, func(t *turn) (err error) {
-			n, err = prune(t.tx, t.now.Add(-r.cfg.KeepEnded), pruneBatch)
+			old := t.now.Add(-r.cfg.KeepEnded)
+			if n, err = prune(t.tx, old, pruneBatch); err != nil {
+				return err
+			}
+			more, err := pruneNeeds(t.tx, old, pruneBatch)
+			n = max(n, more)
 			return err
 		})
 		if err != nil || n < pruneBatch {

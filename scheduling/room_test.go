@@ -133,6 +133,30 @@ func TestRetrying(t *testing.T) {
 	}
 }
 
+// TestExplainBetweenAttempts asks why a job waits whose attempt came to nothing,
+// whatever was heard first: that it did, or that its worker has ended.
+func TestExplainBetweenAttempts(t *testing.T) {
+	for name, workerFirst := range map[string]bool{"its worker ends later": false, "its worker ended before": true} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t, node("n1", 1000))
+			h.hear(h.requested("flaky", 1, quota(300, 1)))
+			a := said(h, event.AssignmentCreated)[0]
+			over := event.JobRetrying.Event(h.about("flaky", 1), event.JobRetry{Job: "flaky", Attempt: 1, After: 60_000, Reason: "exit code 3"})
+			rest := []event.Event{over, h.workerEnded(a)}
+			if workerFirst {
+				rest[0], rest[1] = rest[1], rest[0]
+			}
+			h.hear(h.workerMade(a))
+			h.hear(rest[0])
+			h.hear(rest[1])
+			at := over.Time.Add(time.Minute).UTC().Format(time.RFC3339)
+			if got := h.tell("flaky").Text; !strings.Contains(got, "exit code 3; attempt 2 is asked for at "+at) {
+				t.Errorf("%q does not say what follows, and when", got)
+			}
+		})
+	}
+}
+
 func TestRejected(t *testing.T) {
 	h := newHouse(t, node("n1", 1000))
 	h.hear(h.requested("big", 1, quota(2000, 1)), h.requested("big", 1, quota(2000, 1)), h.requested("big2", 1, quota(2000, 1)))

@@ -152,7 +152,7 @@ func (r *Room) once(ctx context.Context, w *worker, ttl time.Duration) error {
 	}
 	cert, err := r.cfg.Authority.Issue(ctx, w.Identity, certTTL)
 	if err == nil {
-		err = r.cfg.Provider.ConfigureSecurity(ctx, w.ID, provider.Security{Certificate: cert, Roots: r.roots, Client: r.cfg.Client, Lease: ttl})
+		err = r.cfg.Provider.ConfigureSecurity(ctx, w.ID, provider.Security{Certificate: cert, Roots: r.roots, Client: r.cfg.Client, Lease: ttl, Alone: r.cfg.Outlive})
 	}
 	if err != nil {
 		_, _ = r.cfg.Provider.Terminate(context.WithoutCancel(ctx), w.ID, 0) // best effort: the error is the one to tell

@@ -43,8 +43,9 @@ type Config struct {
 	Principal authz.Principal // the room's own
 	Authority identity.Authority
 	Provider  provider.Provider
-	Nodes     []ident.Node // whose workers this room makes
-	Client    string       // the SPIFFE id that may call workers; the execution room's unless given
+	Nodes     []ident.Node  // whose workers this room makes
+	Outlive   time.Duration // for how long workers live on when this process has ended; their lease, if that is longer
+	Client    string        // the SPIFFE id that may call workers; the execution room's unless given
 }
 
 // Room is the worker room.

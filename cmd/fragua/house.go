@@ -4,19 +4,21 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"time"
 )
 
 // Settings say how the platform is to run in this process.
 type Settings struct {
-	Data       string   // folder of everything it keeps
-	Listen     string   // HOST:PORT of the API; port 0 picks one
-	Services   []string // rooms that run here; all when empty
-	Database   string   // sqlite, or postgres://…
-	NATS       string   // URL of an external bus; the embedded one when empty
-	NATSListen string   // HOST:PORT that opens the embedded bus; none when empty
-	Provider   string   // process, docker, kubernetes
-	MaxQueue   int      // jobs that have not ended; 0 is 100,000
-	MaxWorkers int      // at one time; 0 leaves it to the machine
+	Data       string        // folder of everything it keeps
+	Listen     string        // HOST:PORT of the API; port 0 picks one
+	Services   []string      // rooms that run here; all when empty
+	Database   string        // sqlite, or postgres://…
+	NATS       string        // URL of an external bus; the embedded one when empty
+	NATSListen string        // HOST:PORT that opens the embedded bus; none when empty
+	Provider   string        // process, docker, kubernetes
+	MaxQueue   int           // jobs that have not ended; 0 is 100,000
+	MaxWorkers int           // at one time; 0 leaves it to the machine
+	Outlive    time.Duration // how long jobs go on without this process; 0 is an agent's lease
 	Log        *slog.Logger
 }
 

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"strings"
@@ -31,7 +34,11 @@ func pipelineCommand() *cobra.Command {
 			in := map[string]any{"spec": spec}
 			target := path
 			if named {
-				target = fmt.Sprintf(path, url.PathEscape(args[0]))
+				id, err := pipelineNamed(cmd.Context(), c, args[0])
+				if err != nil {
+					return err
+				}
+				target = fmt.Sprintf(path, url.PathEscape(id))
 			} else if id != "" {
 				in["pipeline_id"] = id
 			}
@@ -48,17 +55,37 @@ func pipelineCommand() *cobra.Command {
 		return cmd
 	}
 	runs := &cobra.Command{Use: "runs PIPELINE", Short: "List runs of a pipeline", Args: exactly(1), RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
-		return page(cmd, c, "/pipelines/"+url.PathEscape(args[0])+"/runs", runColumns, nil)
+		id, err := pipelineNamed(cmd.Context(), c, args[0])
+		if err != nil {
+			return err
+		}
+		return page(cmd, c, "/pipelines/"+url.PathEscape(id)+"/runs", runColumns, nil)
 	})}
 	pageFlags(runs, nil)
+	get := &cobra.Command{Use: "get PIPELINE", Short: "Show a pipeline", Args: exactly(1), RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
+		id, err := pipelineNamed(cmd.Context(), c, args[0])
+		if err != nil {
+			return err
+		}
+		var out any
+		if err := c.Call(cmd.Context(), "GET", "/pipelines/"+url.PathEscape(id), nil, &out); err != nil {
+			return err
+		}
+		return show(cmd, out, pipeColumns)
+	})}
+	outputFlag(get)
 	var env []string
 	start := &cobra.Command{Use: "run PIPELINE", Short: "Run a pipeline", Args: exactly(1), RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
 		vars, err := variables(env)
 		if err != nil {
 			return usage(err)
 		}
+		id, err := pipelineNamed(cmd.Context(), c, args[0])
+		if err != nil {
+			return err
+		}
 		var out any
-		if err := c.Call(cmd.Context(), "POST", "/pipelines/"+url.PathEscape(args[0])+"/runs", map[string]any{"env": vars}, &out); err != nil {
+		if err := c.Call(cmd.Context(), "POST", "/pipelines/"+url.PathEscape(id)+"/runs", map[string]any{"env": vars}, &out); err != nil {
 			return err
 		}
 		return show(cmd, out, runColumns)
@@ -68,9 +95,54 @@ func pipelineCommand() *cobra.Command {
 	return group("pipeline", "Pipelines and their runs",
 		send("create FILE", "Create a pipeline from a file", "POST", "/pipelines", false),
 		send("update PIPELINE FILE", "Make a new version of a pipeline", "PUT", "/pipelines/%s", true),
-		list("List pipelines", "/pipelines", pipeColumns), one("get PIPELINE", "Show a pipeline", "GET", "/pipelines/%s", pipeColumns), start, runs,
+		list("List pipelines", "/pipelines", pipeColumns), get, start, runs,
 		one("status RUN", "Show a run", "GET", "/runs/%s", runColumns), cancel("RUN", "Cancel a run", "/runs/%s/cancel", runColumns),
 		one("retry RUN", "Run again what failed of a run, and what depends on it", "POST", "/runs/%s/retry", runColumns))
+}
+
+const maxNamed = 10_000 // pipelines that are looked through for a name
+
+// pipelineNamed returns the id of the pipeline that people mean: by its id, or by its
+// name, where no other has the same.
+func pipelineNamed(ctx context.Context, c *client.Client, name string) (string, error) {
+	var p struct {
+		ID string `json:"pipeline_id"`
+	}
+	err := c.Call(ctx, "GET", "/pipelines/"+url.PathEscape(name), nil, &p)
+	var problem *client.Problem
+	if err == nil || !errors.As(err, &problem) || problem.Status != http.StatusNotFound {
+		return p.ID, err
+	}
+	var found []string
+	q := url.Values{"limit": {"1000"}}
+	for range maxNamed / 1000 {
+		var some struct {
+			Items []struct {
+				ID   string `json:"pipeline_id"`
+				Name string `json:"name"`
+			} `json:"items"`
+			Next string `json:"next_cursor"`
+		}
+		if err := c.Call(ctx, "GET", "/pipelines?"+q.Encode(), nil, &some); err != nil {
+			return "", err
+		}
+		for _, p := range some.Items {
+			if p.Name == name {
+				found = append(found, p.ID)
+			}
+		}
+		if some.Next == "" {
+			break
+		}
+		q.Set("cursor", some.Next)
+	}
+	switch len(found) {
+	case 0:
+		return "", err
+	case 1:
+		return found[0], nil
+	}
+	return "", usage(fmt.Errorf("%d pipelines have this name: say which by its id, such as %s", len(found), found[0]))
 }
 
 // variables reads NAME=VALUE, and NAME from this environment.

@@ -97,7 +97,7 @@ func (o *opened) worker(ctx context.Context) (house.Room, error) {
 	}
 	making, err := worker.Open(ctx, worker.Config{
 		Dir: o.Data, Now: o.now, IDs: o.ids, Log: o.log, Decider: o.decider("worker"), Principal: self, Authority: o.authority("worker"),
-		Provider: maker, Nodes: []ident.Node{localNode().ID},
+		Provider: maker, Nodes: []ident.Node{localNode().ID}, Outlive: o.Outlive,
 	})
 	if err != nil {
 		return nil, errors.Join(err, maker.Close())

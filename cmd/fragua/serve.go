@@ -19,7 +19,10 @@ import (
 )
 
 const (
-	drainTime = 20 * time.Second // for calls that are being answered, after SIGTERM
+	outlive    = 5 * time.Minute // for an upgrade, and for a look at what went wrong
+	minOutlive = 30 * time.Second
+	maxOutlive = 24 * time.Hour
+	drainTime  = 20 * time.Second // for calls that are being answered, after SIGTERM
 	// A goroutine that syncs a commit holds its processor until the runtime takes it
 	// back: with some more of them, the machine's own are not idle meanwhile.
 	spareProcs = 2
@@ -36,8 +39,8 @@ func serveCommand() *cobra.Command {
 		Use: "serve", Short: "Run the server: every service in one process, or some of them", Args: cobra.NoArgs,
 		Long: "Runs the server. On first start it writes DIR/owner.token, with which the client\n" +
 			"commands on this machine find their way in. SIGTERM ends it; running jobs go on\n" +
-			"and are taken up by the next start, if that comes within 30 seconds: an agent that\n" +
-			"nobody calls for so long ends, and its job is lost (and tried again, if it has\n" +
+			"and are taken up by the next start, if that comes within --outlive: an agent that\n" +
+			"is alone for so long ends, and its job is lost (and tried again, if it has\n" +
 			"retries). The process provider does not isolate jobs.\n\n" +
 			"With --services several processes on this machine share DIR, each with some of the\n" +
 			"services. They find each other there, in whatever order they start. Clients go to\n" +
@@ -81,6 +84,7 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&s.Provider, "provider", "process", "what workers are: process")
 	f.IntVar(&s.MaxWorkers, "max-workers", 0, "workers at one time; 512 unless given")
 	f.IntVar(&s.MaxQueue, "max-queue", 0, "jobs that have not ended; more are refused with 429; 100000 unless given")
+	f.DurationVar(&s.Outlive, "outlive", outlive, "how long running jobs go on when the server has ended, until the next one takes them up; 30 s at least")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	return cmd
 }
@@ -92,6 +96,8 @@ func supported(s Settings) error {
 		return errors.New("--listen: want HOST:PORT, with a port from 0 to 65535")
 	case s.NATSListen != "" && !isAddress(s.NATSListen):
 		return errors.New("--nats-listen: want HOST:PORT, with a port from 0 to 65535")
+	case s.Outlive < minOutlive || s.Outlive > maxOutlive:
+		return fmt.Errorf("--outlive: want %v to %v", minOutlive, maxOutlive)
 	case s.Database != "sqlite" && s.Database != "":
 		return errors.New("--database: this version keeps its data in SQLite only")
 	case s.Provider != "process" && s.Provider != "":

@@ -32,13 +32,21 @@ type Denial struct {
 	DecisionID ident.Decision `json:"decision_id"`
 }
 
+// RunJob is a job of a run.
+type RunJob struct {
+	Job   ident.Job `json:"job_id"`
+	Name  string    `json:"name"`
+	Needs []string  `json:"needs,omitempty"` // names of the jobs that have to end well first
+}
+
 // RunMoved says that a run began or ended.
 type RunMoved struct {
 	Run      ident.Run      `json:"run_id"`
 	Pipeline ident.Pipeline `json:"pipeline_id"`
 	Version  int            `json:"pipeline_version"`
 	State    string         `json:"state"`
-	Attempt  int            `json:"attempt"` // counts retries of the run
+	Attempt  int            `json:"attempt"`        // counts retries of the run
+	Jobs     []RunJob       `json:"jobs,omitempty"` // when it began
 }
 
 // JobRequest asks scheduling for a place.

@@ -66,6 +66,15 @@ func (j *job) renew() time.Time {
 	return j.expires
 }
 
+// alone says that whoever gives orders has ended. Until a next one comes nobody calls,
+// and nobody can take this job for lost and begin it anew: it may go on for longer.
+func (j *job) alone() {
+	j.mu.Lock()
+	j.lease = max(j.lease, time.Duration(j.order.AloneMS)*time.Millisecond)
+	j.mu.Unlock()
+	j.renew()
+}
+
 // expire ends the lease, unless it was put off meanwhile: renewing costs no timer
 // that way.
 func (j *job) expire() {

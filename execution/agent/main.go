@@ -162,6 +162,7 @@ func (a *agent) obey() int {
 		}
 	}
 	if j := a.job.Load(); j != nil {
+		j.alone()
 		<-j.expired
 		a.end(0)
 	}

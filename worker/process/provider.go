@@ -193,6 +193,7 @@ func (p *Provider) ConfigureSecurity(ctx context.Context, id ident.Worker, s pro
 	r, err := w.agent.ask(ctx, agentapi.Order{
 		Op: "take", Worker: id, Tenant: w.req.Tenant, Job: w.req.Job, Attempt: w.req.Attempt, Dir: p.dir(w.agent.pid),
 		Cert: s.Certificate.Cert, Key: s.Certificate.Key, Shared: s.Certificate.Shared, Roots: roots, Client: s.Client, LeaseMS: s.Lease.Milliseconds(),
+		AloneMS: s.Alone.Milliseconds(),
 	})
 	if err == nil && r.Error != "" {
 		err = errors.New(r.Error)

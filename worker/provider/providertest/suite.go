@@ -31,6 +31,7 @@ type Bench struct {
 	ca     identity.Authority
 	dialer *agentclient.Dialer
 	Lease  time.Duration
+	Alone  time.Duration
 }
 
 // NewBench returns a bench of p.
@@ -42,7 +43,7 @@ func NewBench(t testing.TB, p provider.Provider) *Bench {
 		t.Fatal(err)
 	}
 	roots, _ := ca.Roots()
-	return &Bench{p, ca, agentclient.NewDialer(c, roots), 30 * time.Second}
+	return &Bench{P: p, ca: ca, dialer: agentclient.NewDialer(c, roots), Lease: 30 * time.Second}
 }
 
 // Make makes a worker that serves, and returns its client.
@@ -57,7 +58,7 @@ func (b *Bench) Make(id ident.Worker, attempt int) (*agentclient.Client, provide
 		return nil, made, err
 	}
 	_, roots := b.ca.Roots()
-	err = b.P.ConfigureSecurity(ctx, id, provider.Security{Certificate: cert, Roots: roots, Client: identity.Room("execution"), Lease: b.Lease})
+	err = b.P.ConfigureSecurity(ctx, id, provider.Security{Certificate: cert, Roots: roots, Client: identity.Room("execution"), Lease: b.Lease, Alone: b.Alone})
 	if err != nil {
 		return nil, made, err
 	}
@@ -271,6 +272,35 @@ func Run(t *testing.T, open func(t *testing.T) provider.Provider) {
 		wait(t, b.P, "wrk_1")
 		if _, err := b.P.Terminate(t.Context(), "wrk_1", 0); !errors.Is(err, provider.ErrGone) {
 			t.Errorf("terminate after the end: %v", err)
+		}
+	})
+
+	t.Run("a worker whose provider is closed lives on for a while", func(t *testing.T) {
+		b := NewBench(t, open(t))
+		b.Alone = time.Hour
+		c, made, err := b.Make("wrk_1", 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		if err := b.P.Close(); err != nil {
+			t.Fatal(err)
+		}
+		next := open(t)
+		if alive, err := next.Adopt(t.Context(), []provider.Made{made}); err != nil || len(alive) != 1 {
+			t.Fatalf("adopted: %v, %v", alive, err)
+		}
+		defer next.Terminate(context.Background(), "wrk_1", 0)
+		c = b.Client(made, "wrk_1")
+		defer c.Close()
+		for deadline := time.Now().Add(20 * time.Second); ; {
+			r, err := c.Lease(t.Context())
+			if err == nil && time.Until(r.Expires) > b.Alone-time.Minute {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("the lease is that of a worker which is not alone: %v, %v", r.Expires, err)
+			}
 		}
 	})
 
