@@ -55,7 +55,7 @@ func (r *Room) Routes(api huma.API) {
 	upload := op(http.MethodPost, "/artifacts", "upload-artifact", "Upload an artifact; its checksum is mandatory")
 	upload.DefaultStatus = http.StatusCreated
 	upload.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/octet-stream": {}}}
-	huma.Register(api, upload, r.upload)
+	huma.Register(api, httpapi.Again(upload), r.upload)
 	huma.Register(api, op(http.MethodGet, "/artifacts", "list-artifacts", "Artifacts, by name"), r.list)
 	huma.Register(api, op(http.MethodGet, one, "get-artifact", "An artifact"), func(ctx context.Context, in *Ref) (*reply, error) {
 		a, err := r.visible(ctx, in.ref(), "Artifact::read")

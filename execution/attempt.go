@@ -42,6 +42,8 @@ func newAttempt(e event.Event, d event.JobStart) *attempt {
 
 func (a *attempt) step() spec.Step { return a.Start.Spec.Steps[a.Index] }
 
+func (a *attempt) last() bool { return a.Index == len(a.Start.Spec.Steps)-1 }
+
 func (a *attempt) stepID() ident.Step { return a.Start.Steps[a.Index] }
 
 // execID names the execution of the current try: always the same one.

@@ -47,8 +47,10 @@ func (r *Room) Routes(api huma.API) {
 	}
 	exec := op(http.MethodPost, "/exec", "exec", "Run a step")
 	exec.DefaultStatus = http.StatusCreated
-	huma.Register(api, exec, r.exec)
-	huma.Register(api, op(http.MethodPost, "/complete", "complete", "Wait for a step's end"), r.complete)
+	huma.Register(api, httpapi.Again(exec), r.exec)
+	complete := op(http.MethodPost, "/complete", "complete", "Wait for a step's end")
+	complete.DefaultStatus = http.StatusOK
+	huma.Register(api, httpapi.Also(complete, http.StatusAccepted, "It has not ended yet: ask again"), r.complete)
 	huma.Register(api, op(http.MethodGet, "/executions", "list-executions", "Executions of a job that have ended, of all its attempts"), r.list)
 	logs := op(http.MethodGet, "/logs/{exec_id}", "logs", "Stream an execution's log")
 	logs.Responses = map[string]*huma.Response{
@@ -110,7 +112,7 @@ func (r *Room) exec(ctx context.Context, in *struct{ Body execOrder }) (*execRep
 	x := execution{
 		Execution: Execution{
 			ID: o.Exec, Step: o.Step, Job: o.Job, Worker: worker, State: agentapi.Started, Started: r.cfg.Now().UTC(),
-			ExecResult: spec.ExecResult{Artifacts: []spec.ArtifactRef{}},
+			ExecResult: spec.NewResult(string(o.Exec), 0),
 		},
 		Tenant: t, Address: address, Because: event.Cause{Correlation: httpapi.Correlation(ctx), TraceParent: httpapi.TraceParent(ctx)}, Hash: hashOf(asked),
 		Request: &agentapi.ExecRequest{
@@ -237,7 +239,7 @@ func (r *Room) detach(x execution) {
 			return
 		}
 		close(run.printed)
-		o := outcome{exec: x.ID, started: x.Started, at: r.cfg.Now().UTC(), result: spec.ExecResult{ExitCode: -1, Artifacts: []spec.ArtifactRef{}}}
+		o := outcome{exec: x.ID, started: x.Started, at: r.cfg.Now().UTC(), result: spec.NewResult(string(x.ID), -1)}
 		if err != nil {
 			o.code, o.message = codeLost, err.Error()
 		} else {

@@ -286,6 +286,27 @@ func TestTimeoutHoldsForArtifacts(t *testing.T) {
 	}
 }
 
+// TestBeginIsToldBeforeArtifactsAreKept has a step end at once, whose artifact takes
+// long: until it is kept the step does not seem to wait.
+func TestBeginIsToldBeforeArtifactsAreKept(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.Keeper = shelf{} })
+	kept := make(chan struct{})
+	release := sync.OnceFunc(func() { close(kept) })
+	defer release()
+	b.w.file = func(context.Context) (io.ReadCloser, string, error) {
+		<-kept
+		return nil, "", agentclient.ErrRefused
+	}
+	b.w.end("exe_1_1_1")
+	b.start(spec.Job{Command: []string{"make"}, Artifacts: []spec.Artifact{{Name: "app", Path: "app"}}})
+	began, _ := event.StepStarted.Read(b.hear(event.StepStarted.Subject))
+	release()
+	if began.Over {
+		t.Errorf("%+v", began)
+	}
+	b.hear(event.StepFailed.Subject)
+}
+
 // TestExecTellsWhatItFollowsFrom runs a command on a worker without a job.
 func TestExecTellsWhatItFollowsFrom(t *testing.T) {
 	b := newBench(t, nil)

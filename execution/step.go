@@ -25,7 +25,7 @@ const drain = 8 * time.Second
 // save its log, and the fact that it began unless that is saved already.
 func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []event.Event) {
 	a, now := w.a, w.room.cfg.Now
-	o = outcome{started: now(), at: now(), result: spec.ExecResult{ExitCode: -1, Artifacts: []spec.ArtifactRef{}}}
+	o = outcome{started: now(), at: now(), result: spec.NewResult("", -1)}
 	if c, off := w.off(); off {
 		o.code, o.message = c.code, c.reason
 		return o, nil, nil
@@ -59,9 +59,7 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 		logs, err := w.room.keep(w.ctx, a.Tenant, x)
 		close(running.printed)
 		if err == nil {
-			if !a.Begun {
-				pre = append(pre, a.began(x.Started, true))
-			}
+			pre = w.hasBegun(x)
 			return a.judge(x), logs, pre
 		}
 		o.at = now()
@@ -84,9 +82,7 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 	var e end
 	select {
 	case e = <-ended:
-		if !a.Begun {
-			pre = append(pre, a.began(x.Started, true))
-		}
+		pre = w.hasBegun(x)
 	case <-t.C:
 		if !a.Begun {
 			w.save(nil, a.began(x.Started, false))
@@ -99,6 +95,21 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 		return o, e.logs, pre
 	}
 	return a.judge(e.x), e.logs, pre
+}
+
+// hasBegun returns the fact that a step began which has ended by now: it is saved with
+// its end. Where artifacts are kept before that is told, which may take long, it is
+// saved at once.
+func (w *work) hasBegun(x agentapi.Exec) []event.Event {
+	a := w.a
+	switch {
+	case a.Begun:
+		return nil
+	case a.last() && len(a.Start.Spec.Artifacts) > 0:
+		w.save(nil, a.began(x.Started, false))
+		return nil
+	}
+	return []event.Event{a.began(x.Started, true)}
 }
 
 // keep keeps the log of an execution that has ended, and came with its whole log.

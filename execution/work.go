@@ -145,7 +145,7 @@ func (w *work) run() {
 		)
 		if failed != nil {
 			o = *failed
-		} else if o, logs, pre = w.step(secrets); o.code == "" && a.Index == len(a.Start.Spec.Steps)-1 {
+		} else if o, logs, pre = w.step(secrets); o.code == "" && a.last() {
 			o = w.collect(o)
 		}
 		if w.room.ctx.Err() != nil {
@@ -181,7 +181,7 @@ func (w *work) run() {
 func (w *work) prepare() (secrets map[string]string, failed *outcome) {
 	a, now := w.a, w.room.cfg.Now
 	fail := func(code, message string) *outcome {
-		return &outcome{code: code, message: message, started: now(), at: now(), result: spec.ExecResult{ExitCode: -1, Artifacts: []spec.ArtifactRef{}}}
+		return &outcome{code: code, message: message, started: now(), at: now(), result: spec.NewResult("", -1)}
 	}
 	p := w.room.cfg.Principal
 	p.Tenant = a.Tenant

@@ -51,7 +51,7 @@ func operation(method, path, id, summary, tag string) huma.Operation {
 func (r *Room) jobRoutes(api huma.API) {
 	create := operation(http.MethodPost, "/jobs", "create-job", "Request a job", "jobs")
 	create.DefaultStatus = http.StatusCreated
-	huma.Register(api, create, func(ctx context.Context, in *struct{ Body order }) (*jobReply, error) {
+	huma.Register(api, httpapi.Again(create), func(ctx context.Context, in *struct{ Body order }) (*jobReply, error) {
 		j, fresh, err := r.createJob(ctx, in.Body)
 		return reply(j, fresh), err
 	})
@@ -78,7 +78,7 @@ func (r *Room) jobRoutes(api huma.API) {
 	})
 	again := operation(http.MethodPost, "/jobs/{id}/retry", "retry-job", "Try an ended job again, as a new job", "jobs")
 	again.DefaultStatus = http.StatusCreated
-	huma.Register(api, again, func(ctx context.Context, in *PathID) (*jobReply, error) {
+	huma.Register(api, httpapi.Again(again), func(ctx context.Context, in *PathID) (*jobReply, error) {
 		j, fresh, err := r.retryJob(ctx, in.ID)
 		return reply(j, fresh), err
 	})

@@ -41,7 +41,7 @@ type (
 func (r *Room) pipelineRoutes(api huma.API) {
 	create := operation(http.MethodPost, "/pipelines", "create-pipeline", "Create a pipeline", "pipelines")
 	create.DefaultStatus = http.StatusCreated
-	huma.Register(api, create, func(ctx context.Context, in *struct{ Body pipelineOrder }) (*pipelineReply, error) {
+	huma.Register(api, httpapi.Again(create), func(ctx context.Context, in *struct{ Body pipelineOrder }) (*pipelineReply, error) {
 		return r.createPipeline(ctx, in.Body)
 	})
 	huma.Register(api, operation(http.MethodGet, "/pipelines", "list-pipelines", "Pipelines, newest first", "pipelines"), r.listPipelines)

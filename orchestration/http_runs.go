@@ -34,7 +34,7 @@ type (
 func (r *Room) runRoutes(api huma.API) {
 	create := operation(http.MethodPost, "/pipelines/{id}/runs", "run-pipeline", "Run a pipeline", "runs")
 	create.DefaultStatus = http.StatusCreated
-	huma.Register(api, create, func(ctx context.Context, in *struct {
+	huma.Register(api, httpapi.Again(create), func(ctx context.Context, in *struct {
 		PathID
 		Body *runOrder
 	}) (*runReply, error) {

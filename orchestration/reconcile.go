@@ -106,7 +106,7 @@ func (j *job) refresh(now time.Time) ([]event.Event, error) {
 		}
 		return []event.Event{j.request(now)}, nil
 	case j.State == Running && now.Sub(j.Deadline) > overdue:
-		return j.fail(now, Failure{Code: "job_timeout", Message: "the job ran longer than its timeout", Retryable: true}, spec.ExecResult{}, backoff(j.Spec.RetryBackoffMS))
+		return j.fail(now, Failure{Code: "job_timeout", Message: "the job ran longer than its timeout", Retryable: true}, spec.NewResult("", -1), backoff(j.Spec.RetryBackoffMS))
 	}
 	j.Round++
 	if j.State == Running {

@@ -22,12 +22,12 @@ import (
 func (r *Room) Routes(api huma.API) {
 	h := handlers{r, httpapi.Gate{Decider: r.cfg.Decider, DB: r.db}}
 	tags := []string{"nodes"}
-	huma.Register(api, huma.Operation{
+	huma.Register(api, httpapi.Again(huma.Operation{
 		OperationID: "schedule", Method: http.MethodPost, Path: "/schedule", Tags: tags, DefaultStatus: http.StatusCreated,
 		Summary: "Ask for an assignment",
 		Description: "Gives a job a place, or a position in the queue. The same again answers the same, with 200; another ask for the same job is a 409. " +
 			"The place is held until its worker ends or DELETE /schedule/{job_id} takes it back.",
-	}, h.schedule)
+	}), h.schedule)
 	huma.Register(api, huma.Operation{
 		OperationID: "unschedule", Method: http.MethodDelete, Path: "/schedule/{job_id}", Tags: tags,
 		Summary:     "Take back an assignment that was asked for by POST /schedule",

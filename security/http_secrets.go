@@ -17,10 +17,11 @@ import (
 
 func (r *Room) secretRoutes(api huma.API) {
 	tags := []string{"security"}
-	huma.Register(api, huma.Operation{
+	huma.Register(api, httpapi.Also(huma.Operation{
 		OperationID: "set-secret", Method: http.MethodPut, Path: "/secrets/{name}", Tags: tags, Summary: "Set a secret",
-		Description: "201 when it is new, 200 when it had another value. A value never comes back: steps that name the secret see it as an environment variable.",
-	}, r.setSecret)
+		Description:   "201 when it is new, 200 when it had another value. A value never comes back: steps that name the secret see it as an environment variable.",
+		DefaultStatus: http.StatusOK,
+	}, http.StatusCreated, "It is new"), r.setSecret)
 	huma.Register(api, huma.Operation{
 		OperationID: "list-secrets", Method: http.MethodGet, Path: "/secrets", Tags: tags, Summary: "Names of the secrets, and when they were set",
 	}, r.listSecrets)

@@ -48,7 +48,7 @@ func (r *Room) Routes(api huma.API) {
 	}
 	create := op(http.MethodPost, "/workers", "create-worker", "Create a worker")
 	create.DefaultStatus = http.StatusCreated
-	huma.Register(api, create, r.create)
+	huma.Register(api, httpapi.Again(create), r.create)
 	huma.Register(api, op(http.MethodGet, "/workers", "list-workers", "Workers, by id"), r.list)
 	huma.Register(api, op(http.MethodGet, "/workers/{id}", "get-worker", "A worker"), func(ctx context.Context, in *workerPath) (*workerReply, error) {
 		w, err := r.visible(ctx, in.ID)

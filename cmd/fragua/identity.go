@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"fragua.dev/fragua/internal/client"
+	"fragua.dev/fragua/internal/mask"
 )
 
 func secretCommand() *cobra.Command {
@@ -23,7 +24,12 @@ func secretCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.Call(cmd.Context(), "PUT", "/secrets/"+url.PathEscape(args[0]), map[string]string{"value": strings.TrimSuffix(string(b), "\n")}, nil)
+			value := strings.TrimSuffix(string(b), "\n")
+			err = c.Call(cmd.Context(), "PUT", "/secrets/"+url.PathEscape(args[0]), map[string]string{"value": value}, nil)
+			if err == nil && len(strings.TrimSpace(value)) < mask.MinLen {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s is set, but too short to be hidden in logs: those of %d bytes and more are\n", printable(args[0]), mask.MinLen)
+			}
+			return err
 		})}
 	rm := &cobra.Command{Use: "rm NAME", Short: "Delete a secret", Args: exactly(1), RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
 		return c.Call(cmd.Context(), "DELETE", "/secrets/"+url.PathEscape(args[0]), nil, nil)

@@ -155,3 +155,11 @@ type ExecResult struct {
 	StderrRef LogRef        `json:"stderr_ref"`
 	Artifacts []ArtifactRef `json:"artifacts"`
 }
+
+// NewResult is that of the execution called exec, or of none, of which nothing is
+// known: it printed nothing and kept nothing.
+func NewResult(exec string, exitCode int) ExecResult {
+	return ExecResult{
+		ExitCode: exitCode, StdoutRef: LogRef{ExecID: exec, Stream: "stdout"}, StderrRef: LogRef{ExecID: exec, Stream: "stderr"}, Artifacts: []ArtifactRef{},
+	}
+}

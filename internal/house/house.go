@@ -35,6 +35,7 @@ type Room interface {
 
 const (
 	readHeader = 10 * time.Second
+	roomTime   = 5 * time.Second // to find out whether a full disk has room again
 	idleTime   = 2 * time.Minute
 	maxHeader  = 64 << 10
 )
@@ -83,9 +84,9 @@ func Start(ctx context.Context, cfg Config) (*House, error) {
 		cfg.Bus.Carry(r.Name(), r.DB())
 		r.Routes(cfg.API)
 	}
-	cfg.Mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, true) })
+	cfg.Mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, "") })
 	cfg.Mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		answer(w, h.ready.Load() && (cfg.Ready == nil || cfg.Ready(r.Context()) == nil))
+		answer(w, h.waitsFor(r.Context()))
 	})
 	l, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
@@ -143,11 +144,26 @@ func writeAddress(dir, addr string) error {
 	return os.Rename(tmp, filepath.Join(dir, "address"))
 }
 
-func answer(w http.ResponseWriter, yes bool) {
+// waitsFor says why the house can do nothing for now, or nothing.
+func (h *House) waitsFor(ctx context.Context) string {
+	if !h.ready.Load() || h.cfg.Ready != nil && h.cfg.Ready(ctx) != nil {
+		return "starting"
+	}
+	ctx, cancel := context.WithTimeout(ctx, roomTime)
+	defer cancel()
+	for _, r := range h.cfg.Rooms {
+		if err := r.DB().Room(ctx); err != nil {
+			return err.Error()
+		}
+	}
+	return ""
+}
+
+func answer(w http.ResponseWriter, waits string) {
 	w.Header().Set("Content-Type", "application/json")
-	if !yes {
+	if waits != "" {
 		w.WriteHeader(http.StatusServiceUnavailable)
-		fmt.Fprintln(w, `{"status":"starting"}`)
+		fmt.Fprintf(w, "{\"status\":%q}\n", waits)
 		return
 	}
 	fmt.Fprintln(w, `{"status":"ok"}`)

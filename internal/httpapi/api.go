@@ -2,7 +2,9 @@ package httpapi
 
 import (
 	"io"
+	"maps"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -82,9 +84,32 @@ func (a *api) DocumentOperation(op *huma.Operation) {
 	if op.MaxBodyBytes == unset {
 		op.MaxBodyBytes = -1
 	}
+	also, _ := op.Metadata[alsoKey].(map[string]string)
+	for status, when := range also {
+		op.Responses[status] = &huma.Response{Description: when, Content: op.Responses[strconv.Itoa(op.DefaultStatus)].Content}
+	}
 	if !op.Hidden {
 		a.OpenAPI().AddOperation(op)
 	}
+}
+
+const alsoKey = "also"
+
+// Again describes that op makes something once: who asks for the same again is
+// answered the same, with 200.
+func Again(op huma.Operation) huma.Operation {
+	return Also(op, http.StatusOK, "It was asked for before, and there it is")
+}
+
+// Also describes that op answers another status than its usual one, with the same
+// kind of body.
+func Also(op huma.Operation, status int, when string) huma.Operation {
+	op.Metadata = maps.Clone(op.Metadata)
+	if op.Metadata == nil {
+		op.Metadata = map[string]any{}
+	}
+	op.Metadata[alsoKey] = map[string]string{strconv.Itoa(status): when}
+	return op
 }
 
 // isJSON says whether a content type is JSON in UTF-8. None is.

@@ -5,8 +5,13 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
+	"html"
 	"net/url"
+	"strconv"
 	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // needle is one form of a secret.
@@ -70,18 +75,45 @@ func inner(e *base64.Encoding, s string, shift int) string {
 	return enc[(shift*8+5)/6 : (shift+len(s))*8/6]
 }
 
-// quotes returns s as it stands in a JSON string, with and without the care for HTML.
+// quotes returns s as it stands in the quotes of other languages.
 func quotes(s string) []string {
-	var out []string
-	for _, html := range []bool{false, true} {
+	plain := strings.NewReplacer("\\", `\\`, "\n", `\n`, "\r", `\r`, "\t", `\t`).Replace(s)
+	out := []string{
+		plain, strings.ReplaceAll(plain, "'", `\'`), // Python's repr, in either quotes
+		strings.ReplaceAll(s, "'", `'\''`), // a shell's set -x
+		html.EscapeString(s), strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(s),
+		inside(strconv.Quote(s)), inside(strconv.QuoteToASCII(s)),
+	}
+	for _, escape := range []bool{false, true} { // JSON, with and without the care for HTML
 		var b bytes.Buffer
 		enc := json.NewEncoder(&b)
-		enc.SetEscapeHTML(html)
+		enc.SetEscapeHTML(escape)
 		if enc.Encode(s) == nil {
-			out = append(out, strings.Trim(strings.TrimSuffix(b.String(), "\n"), `"`))
+			text := inside(strings.TrimSuffix(b.String(), "\n"))
+			out = append(out, text, ascii(text))
 		}
 	}
 	return out
+}
+
+func inside(quoted string) string { return quoted[1 : len(quoted)-1] }
+
+// ascii returns what stands in a JSON string as it does where that is to be ASCII,
+// which is what Python's json writes.
+func ascii(s string) string {
+	var b strings.Builder
+	for _, c := range s {
+		switch {
+		case c < utf8.RuneSelf:
+			b.WriteRune(c)
+		case c > 0xffff:
+			high, low := utf16.EncodeRune(c)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, c)
+		}
+	}
+	return b.String()
 }
 
 // component is what JavaScript's encodeURIComponent makes of s.

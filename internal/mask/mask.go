@@ -1,7 +1,7 @@
 // Package mask hides secrets in a stream of bytes: also where they lie across the
-// border of two writes, span lines, or appear in base64, hexadecimal, URL or JSON
-// encoding, folded into lines or not. It hides what it knows: a secret that a
-// program takes apart, encrypts or compresses passes.
+// border of two writes, span lines, or appear in base64, hexadecimal, URL, XML or JSON
+// encoding or in the quotes of a language, folded into lines or not. It hides what it
+// knows: a secret that a program takes apart, encrypts or compresses passes.
 package mask
 
 import (

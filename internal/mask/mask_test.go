@@ -35,7 +35,7 @@ func fold(s string, width int) string {
 }
 
 func TestSecretsAreHidden(t *testing.T) {
-	const secret = `s3cr3t/+va"lue=42 é`
+	const secret = `s3cr3t/+va"l'ue=<42> é𝄞\`
 	set := mask.New([]string{secret, "abc", key})
 	quoted, err := json.Marshal(secret)
 	if err != nil {
@@ -56,6 +56,13 @@ func TestSecretsAreHidden(t *testing.T) {
 		"query, mixed digits":  strings.NewReplacer("%2F", "%2f", "%C3%A9", "%C3%a9").Replace(url.QueryEscape(secret)),
 		"path":                 url.PathEscape(secret),
 		"JSON":                 strings.Trim(string(quoted), `"`),
+		"JSON for HTML, no":    `s3cr3t/+va\"l'ue=<42> é𝄞\\`,
+		"JSON in ASCII":        `s3cr3t/+va\"l'ue=<42> \u00e9\ud834\udd1e\\`,
+		"repr":                 `s3cr3t/+va"l\'ue=<42> é𝄞\\`,
+		"set -x":               `s3cr3t/+va"l'\''ue=<42> é𝄞\`,
+		"XML":                  `s3cr3t/+va"l'ue=&lt;42&gt; é𝄞\`,
+		"HTML":                 `s3cr3t/+va&#34;l&#39;ue=&lt;42&gt; é𝄞\`,
+		"Go":                   `s3cr3t/+va\"l'ue=<42> \u00e9\U0001d11e\\`,
 		"a line of it":         "line-of-the-key",
 		"lines of DOS":         strings.ReplaceAll(key, "\n", "\r\n"),
 	} {

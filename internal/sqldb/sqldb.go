@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -53,9 +55,10 @@ type DB struct {
 	done     chan struct{}
 	closing  sync.Once
 	onCommit func([]Row)
-	seq      int64     // of the last event; the writer's alone
-	began    time.Time // the last commit
-	crowd    int       // how many shared it
+	full     atomic.Bool // the last commit found no room
+	seq      int64       // of the last event; the writer's alone
+	began    time.Time   // the last commit
+	crowd    int         // how many shared it
 }
 
 // A Row is an event in the outbox. Seq grows by commit.
@@ -89,6 +92,15 @@ func Open(ctx context.Context, file string, schema fs.FS) (*DB, error) {
 			q["_pragma"] = append(q["_pragma"], "query_only(ON)", "cache_size(-1000)")
 		}
 		return "file:" + (&url.URL{Path: file}).EscapedPath() + "?" + q.Encode()
+	}
+	if !strings.HasPrefix(file, ":memory:") { // what SQLite puts beside it gets the same mode
+		f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("open: %w", err)
+		}
+		if err := f.Close(); err != nil {
+			return nil, fmt.Errorf("open: %w", err)
+		}
 	}
 	w, err := sql.Open("sqlite", dsn("rw"))
 	if err != nil {
@@ -215,8 +227,11 @@ func (db *DB) commit(batch []request) {
 			}
 		}
 		if spoilt >= 0 {
-			err := tx.rollback()
-			batch[spoilt].answer <- explain(errors.Join(errs[spoilt], err))
+			err := explain(errors.Join(errs[spoilt], tx.rollback()))
+			if errors.Is(err, ErrFull) {
+				db.full.Store(true)
+			}
+			batch[spoilt].answer <- err
 			batch = append(batch[:spoilt:spoilt], batch[spoilt+1:]...)
 			continue
 		}
@@ -228,6 +243,7 @@ func (db *DB) commit(batch []request) {
 			if err != nil {
 				_ = tx.rollback() // best effort: the commit's error is the one to tell
 			}
+			db.full.Store(errors.Is(explain(err), ErrFull))
 		} else {
 			err = tx.rollback()
 		}
@@ -243,6 +259,19 @@ func (db *DB) commit(batch []request) {
 		}
 		return
 	}
+}
+
+// Room says whether there is room to write: ErrFull if the last commit found none,
+// and there still is none.
+func (db *DB) Room(ctx context.Context) error {
+	if !db.full.Load() {
+		return nil
+	}
+	err := db.Write(ctx, func(tx *Tx) error { return tx.SetMark("probe", Mark{At: time.UnixMilli(0)}, time.UnixMilli(0)) })
+	if !errors.Is(err, ErrFull) {
+		return nil
+	}
+	return ErrFull
 }
 
 // explain makes a full disk recognisable.

@@ -135,3 +135,41 @@ func BenchmarkWrite(b *testing.B) {
 		})
 	}
 }
+
+// TestRoomOfAFullDisk bounds the database's size in the place of the disk's.
+func TestRoomOfAFullDisk(t *testing.T) {
+	db := open(t, filepath.Join(t.TempDir(), "a.db"))
+	limit := func(pages int) {
+		t.Helper()
+		err := db.Write(t.Context(), func(tx *Tx) error {
+			_, err := tx.Exec(fmt.Sprintf("PRAGMA max_page_count = %d", pages))
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill := func() error {
+		return db.Write(t.Context(), func(tx *Tx) error {
+			_, err := tx.Exec("INSERT INTO t (v) VALUES ($1)", string(make([]byte, 1<<20)))
+			return err
+		})
+	}
+	if err := db.Room(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	limit(1) // as many as there are
+	if err := fill(); !errors.Is(err, ErrFull) {
+		t.Fatalf("a full disk is told as %v", err)
+	}
+	if !db.full.Load() {
+		t.Error("a full disk is not noticed")
+	}
+	limit(1 << 20)
+	if err := db.Room(t.Context()); err != nil {
+		t.Errorf("there is room again: %v", err)
+	}
+	if err := fill(); err != nil {
+		t.Error(err)
+	}
+}
