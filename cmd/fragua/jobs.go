@@ -18,6 +18,8 @@ const states = "PENDING,SCHEDULED,RUNNING,SUCCEEDED,FAILED,CANCELLED,TERMINATED"
 
 var jobColumns = []column{{"JOB", "job_id"}, {"NAME", "name|tags.name"}, {"STATE", "state"}, {"ATTEMPT", "attempts"}, {"NODE", "node_id"}, {"CREATED", "created_at"}, {"FINISHED", "finished_at"}}
 
+var stepColumns = []column{{"STEP", "name"}, {"STATE", "state"}, {"TRY", "try"}, {"EXIT", "exit_code"}, {"MS", "duration_ms"}, {"EXECUTION", "exec_id"}}
+
 // jobOptions are the flags of fragua job create.
 type jobOptions struct {
 	id, name, image      string
@@ -123,6 +125,6 @@ func jobCommand() *cobra.Command {
 	})}
 	outputFlag(explain)
 	return group("job", "Jobs", create, list("List jobs, newest first", "/jobs", jobColumns, "state:"+states, "pipeline_id", "run_id"),
-		one("get JOB", "Show a job", "GET", "/jobs/%s", jobColumns), cancel("JOB", "Cancel a job", "/jobs/%s/cancel", jobColumns),
+		whole("get JOB", "Show a job, its steps, and why it failed", "/jobs/%s", jobColumns, "steps", stepColumns), cancel("JOB", "Cancel a job", "/jobs/%s/cancel", jobColumns),
 		one("retry JOB", "Try an ended job again, as a new one", "POST", "/jobs/%s/retry", jobColumns), explain, logsCommand())
 }

@@ -17,6 +17,8 @@ import (
 
 var runColumns = []column{{"RUN", "run_id"}, {"PIPELINE", "name"}, {"VERSION", "pipeline_version"}, {"STATE", "state"}, {"ATTEMPT", "attempts"}, {"CREATED", "created_at"}, {"FINISHED", "finished_at"}}
 
+var memberColumns = []column{{"NAME", "name"}, {"STATE", "state"}, {"JOB", "job_id"}, {"NEEDS", "needs"}}
+
 var pipeColumns = []column{{"PIPELINE", "pipeline_id"}, {"NAME", "name"}, {"VERSION", "version"}, {"STATE", "state"}, {"CREATED", "created_at"}}
 
 func pipelineCommand() *cobra.Command {
@@ -96,7 +98,7 @@ func pipelineCommand() *cobra.Command {
 		send("create FILE", "Create a pipeline from a file", "POST", "/pipelines", false),
 		send("update PIPELINE FILE", "Make a new version of a pipeline", "PUT", "/pipelines/%s", true),
 		list("List pipelines", "/pipelines", pipeColumns), get, start, runs,
-		one("status RUN", "Show a run", "GET", "/runs/%s", runColumns), cancel("RUN", "Cancel a run", "/runs/%s/cancel", runColumns),
+		whole("status RUN", "Show a run and its jobs", "/runs/%s", runColumns, "jobs", memberColumns), cancel("RUN", "Cancel a run", "/runs/%s/cancel", runColumns),
 		one("retry RUN", "Run again what failed of a run, and what depends on it", "POST", "/runs/%s/retry", runColumns))
 }
 

@@ -153,10 +153,25 @@ func cell(v any, path string) string {
 		}
 		return printable(x)
 	case []any, map[string]any:
+		if list, ok := names(x); ok {
+			return list
+		}
 		b, _ := json.Marshal(x) // it came from JSON
 		return string(b)
 	}
 	return fmt.Sprint(v)
+}
+
+// names writes a list of texts.
+func names(v any) (list string, ok bool) {
+	items, ok := v.([]any)
+	var out []string
+	for _, i := range items {
+		s, is := i.(string)
+		ok = ok && is
+		out = append(out, printable(s))
+	}
+	return strings.Join(out, ", "), ok && len(out) > 0
 }
 
 // printable keeps what others wrote from steering the terminal.
@@ -222,6 +237,36 @@ func one(use, short, method, path string, columns []column) *cobra.Command {
 			return err
 		}
 		return show(cmd, out, columns)
+	})}
+	outputFlag(cmd)
+	return cmd
+}
+
+// whole is a command about one thing that people look at closely: below it stand its
+// parts, and why it failed.
+func whole(use, short, path string, columns []column, parts string, of []column) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Args: exactly(1), RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
+		var v map[string]any
+		if err := c.Call(cmd.Context(), "GET", fmt.Sprintf(path, url.PathEscape(args[0])), nil, &v); err != nil {
+			return err
+		}
+		if err := show(cmd, v, columns); err != nil {
+			return err
+		}
+		if format, _ := cmd.Flags().GetString("output"); format != "table" {
+			return nil
+		}
+		out := cmd.OutOrStdout()
+		if items, _ := v[parts].([]any); len(items) > 0 {
+			fmt.Fprintln(out)
+			if err := table(out, map[string]any{"items": items}, of); err != nil {
+				return err
+			}
+		}
+		if why := cell(v, "failure.message"); why != "-" {
+			fmt.Fprintf(out, "\n%s: %s\n", cell(v, "failure.code"), why)
+		}
+		return nil
 	})}
 	outputFlag(cmd)
 	return cmd
