@@ -286,6 +286,21 @@ func TestTimeoutHoldsForArtifacts(t *testing.T) {
 	}
 }
 
+// TestTimeoutHoldsForAWorkerThatIsStopped has a step of whose end nobody tells.
+func TestTimeoutHoldsForAWorkerThatIsStopped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.start(spec.Job{Command: []string{"make"}, TimeoutMS: 60_000})
+		time.Sleep(time.Minute + overtime + answerTime + drain + time.Second)
+		synctest.Wait()
+		d, _ := event.StepFailed.Read(b.hear(event.StepFailed.Subject))
+		if d.Code != codeDeadline || !d.Retryable {
+			t.Errorf("%+v", d)
+		}
+		b.Close()
+	})
+}
+
 // TestBeginIsToldBeforeArtifactsAreKept has a step end at once, whose artifact takes
 // long: until it is kept the step does not seem to wait.
 func TestBeginIsToldBeforeArtifactsAreKept(t *testing.T) {

@@ -21,6 +21,13 @@ import (
 // longer than the worker's grace.
 const drain = 8 * time.Second
 
+// overtime is how long after a job's deadline its worker, which knows it, is asked
+// whether it has ended the step: longer than its grace. One that has not by then is
+// stopped, or cut off.
+const overtime = agentapi.DefaultGrace + 2*time.Second
+
+const answerTime = 3 * time.Second // of a worker that is asked that
+
 // step runs the current try of the current step. It returns how that ended, how to
 // save its log, and the fact that it began unless that is saved already.
 func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []event.Event) {
@@ -72,8 +79,10 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 		err  error
 	}
 	ended := make(chan end, 1)
+	patient, giveUp := context.WithCancel(w.ctx)
+	defer giveUp()
 	w.room.wg.Go(func() {
-		x, logs, err := w.room.follow(w.ctx, w.agent, a.Tenant, x)
+		x, logs, err := w.room.follow(patient, w.agent, a.Tenant, x)
 		close(running.printed)
 		ended <- end{x, logs, err}
 	})
@@ -87,14 +96,30 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 		if !a.Begun {
 			w.save(nil, a.began(x.Started, false))
 		}
+		late := time.AfterFunc(a.Start.Deadline.Sub(now())+overtime, func() {
+			if !w.over(x.Exec) {
+				giveUp()
+			}
+		})
 		e = <-ended
+		late.Stop()
 	}
 	if e.err != nil {
 		o.at = now()
-		o.code, o.message = codeLost, e.err.Error()
+		if o.code, o.message = codeLost, e.err.Error(); patient.Err() != nil && w.ctx.Err() == nil {
+			o.code, o.message, o.retryable = codeDeadline, late+", and its worker did not answer any more", true
+		}
 		return o, e.logs, pre
 	}
 	return a.judge(e.x), e.logs, pre
+}
+
+// over says whether a step's worker answers, and says that it has ended.
+func (w *work) over(exec ident.Exec) bool {
+	ctx, cancel := context.WithTimeout(w.ctx, answerTime)
+	defer cancel()
+	x, err := w.agent.Complete(ctx, agentapi.CompleteRequest{Exec: exec})
+	return err == nil && x.State != agentapi.Started
 }
 
 // hasBegun returns the fact that a step began which has ended by now: it is saved with

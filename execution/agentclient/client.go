@@ -93,6 +93,9 @@ func (c *Client) doOn(ctx context.Context, way *http.Client, method, path string
 		return nil, err
 	}
 	resp, err := way.Do(req)
+	if u := (*url.Error)(nil); errors.As(err, &u) {
+		err = u.Err // an address of the house's own says nothing to people
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
