@@ -137,6 +137,24 @@ func TestALostWorkerFailsOnce(t *testing.T) {
 	})
 }
 
+func TestALeaseThatRanOutIsTold(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		id := h.assign("j", "")
+		h.yard.events <- provider.Ended{Worker: id, ExitCode: 1, Expired: true, Reason: "nobody called it"}
+		h.wait()
+		h.wantSaid(1, 0, 1)
+		for _, e := range h.said.All() {
+			if l, err := event.WorkerLease.Read(e); err == nil && e.Subject == event.WorkerLease.Subject {
+				if l.Worker != id || l.Job != "j" || l.Attempt != 1 || l.Expired.IsZero() {
+					t.Errorf("%+v", l)
+				}
+				return
+			}
+		}
+		t.Error("it is not told")
+	})
+}
+
 // TestAWorkerThatDiesBeforeItIsSavedIsLost lets it die after the provider has made
 // it, and before anyone can know its name.
 func TestAWorkerThatDiesBeforeItIsSavedIsLost(t *testing.T) {

@@ -173,7 +173,7 @@ func (r *Room) adopt(ctx context.Context) error {
 		case w.State == Terminating:
 			r.left = append(r.left, w)
 		case !lives[w.ID]:
-			if err := r.lost(ctx, w.Tenant, w.ID, "it did not survive the restart of its room"); err != nil {
+			if err := r.lost(ctx, w.Tenant, w.ID, "it did not survive the restart of its room", false); err != nil {
 				return err
 			}
 		}
@@ -257,7 +257,7 @@ func (r *Room) died(ctx context.Context, e provider.Ended) error {
 	if err != nil {
 		return err
 	}
-	return r.lost(ctx, t, e.Worker, e.Reason)
+	return r.lost(ctx, t, e.Worker, e.Reason, e.Expired)
 }
 
 // born says that the row of a worker that was being made says so: an end that came
@@ -268,10 +268,10 @@ func (r *Room) born(ctx context.Context, w *worker) error {
 		return nil
 	}
 	_, _ = r.cfg.Provider.Terminate(ctx, w.ID, 0) // should it be an earlier try that ended
-	return r.lost(ctx, w.Tenant, w.ID, why.(string))
+	return r.lost(ctx, w.Tenant, w.ID, why.(string), false)
 }
 
-func (r *Room) lost(ctx context.Context, t ident.Tenant, id ident.Worker, reason string) error {
+func (r *Room) lost(ctx context.Context, t ident.Tenant, id ident.Worker, reason string, expired bool) error {
 	return r.db.Write(ctx, func(tx *sqldb.Tx) error {
 		w, err := r.load(tx, t, id)
 		if err != nil || w.over() {
@@ -283,7 +283,11 @@ func (r *Room) lost(ctx context.Context, t ident.Tenant, id ident.Worker, reason
 		if err := r.save(tx, w, now); err != nil {
 			return err
 		}
-		return tx.Emit(fact)
+		facts := []event.Event{fact}
+		if expired {
+			facts = []event.Event{w.expired(now), fact}
+		}
+		return tx.Emit(facts...)
 	})
 }
 

@@ -154,6 +154,11 @@ func (w *worker) fail(now time.Time, reason string) event.Event {
 	return w.endFact()
 }
 
+// expired says that nobody called w for longer than its lease.
+func (w *worker) expired(now time.Time) event.Event {
+	return event.WorkerLease.Event(w.about("", now), event.Lease{Worker: w.ID, Job: w.Job, Attempt: w.Attempt, Expired: now})
+}
+
 // endFact says how w ended.
 func (w *worker) endFact() event.Event {
 	if w.State == Failed {

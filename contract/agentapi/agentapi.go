@@ -117,6 +117,9 @@ type Proof struct {
 	Code []byte `json:"code"`
 }
 
+// ExitExpired is the exit code of an agent that ended because its lease had run out.
+const ExitExpired = 3
+
 // An Order is what a provider tells its agent, one JSON object a line, over a
 // pipe that nobody else holds.
 type Order struct {

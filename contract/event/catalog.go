@@ -22,7 +22,7 @@ var (
 
 	// worker: making one
 	WorkerCreated = define[WorkerMade]("ci.worker.created", "WorkerCreated", "worker", AtLeastOnce, KeepBusiness, "a worker is ready for its job")
-	WorkerLease   = define[Lease]("ci.worker.lease", "WorkerLeaseExpired", "worker", AtLeastOnce, KeepBusiness, "a worker was not heard of for longer than its lease")
+	WorkerLease   = define[Lease]("ci.worker.lease", "WorkerLeaseExpired", "worker", AtLeastOnce, KeepBusiness, "nobody called a worker for longer than its lease: it has ended itself, and WorkerFailed follows")
 
 	// orchestration and execution: the work
 	JobStarted    = define[JobStart]("ci.job.started", "JobStarted", "orchestration", AtLeastOnce, KeepBusiness, "an attempt may run its steps on its worker")

@@ -191,7 +191,7 @@ func (a *agent) take(o agentapi.Order) error {
 		if a.job.Load() == j {
 			a.log.Warn("nobody called for too long", "worker_id", o.Worker)
 			a.end(0)
-			os.Exit(3)
+			os.Exit(agentapi.ExitExpired)
 		}
 	}()
 	return nil

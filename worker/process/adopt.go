@@ -134,7 +134,7 @@ func (p *Provider) follow(w *worker) {
 			return
 		}
 		if _, ok := living(w.made.Handle); !ok {
-			p.died(w, w.pid, "its process ended")
+			p.died(w, w.pid, false, "its process ended")
 			return
 		}
 	}

@@ -122,11 +122,14 @@ func (p *Provider) watch(a *agent, cmd *exec.Cmd) {
 	if w == nil {
 		return
 	}
-	reason := "its process ended"
-	if err != nil {
+	reason, expired := "its process ended", cmd.ProcessState.ExitCode() == agentapi.ExitExpired
+	switch {
+	case expired:
+		reason = "nobody called it for longer than its lease"
+	case err != nil:
 		reason = "its process ended: " + err.Error()
 	}
-	p.died(w, a.pid, reason)
+	p.died(w, a.pid, expired, reason)
 }
 
 func (a *agent) reserve(w *worker) {

@@ -301,7 +301,7 @@ func (p *Provider) tend() {
 }
 
 // died tells of a worker whose agent ended, once nothing of it is left.
-func (p *Provider) died(w *worker, pid int, reason string) {
+func (p *Provider) died(w *worker, pid int, expired bool, reason string) {
 	endTree(pid, p.dir(pid))
 	go p.reap() // it ends by itself, or with the provider
 	p.mu.Lock()
@@ -319,7 +319,7 @@ func (p *Provider) died(w *worker, pid int, reason string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.closed {
-		p.events <- provider.Ended{Worker: w.req.Worker, ExitCode: 1, Reason: reason} // there is room for every worker
+		p.events <- provider.Ended{Worker: w.req.Worker, ExitCode: 1, Expired: expired, Reason: reason} // there is room for every worker
 	}
 }
 

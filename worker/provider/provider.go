@@ -98,5 +98,6 @@ type Security struct {
 type Ended struct {
 	Worker   ident.Worker
 	ExitCode int
+	Expired  bool   // its lease had run out
 	Reason   string // for people: killed by signal 9
 }

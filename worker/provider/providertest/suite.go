@@ -269,7 +269,9 @@ func Run(t *testing.T, open func(t *testing.T) provider.Provider) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		wait(t, b.P, "wrk_1")
+		if e := wait(t, b.P, "wrk_1"); !e.Expired {
+			t.Errorf("it is not told that the lease ran out: %+v", e)
+		}
 		if _, err := b.P.Terminate(t.Context(), "wrk_1", 0); !errors.Is(err, provider.ErrGone) {
 			t.Errorf("terminate after the end: %v", err)
 		}
@@ -329,10 +331,10 @@ func Run(t *testing.T, open func(t *testing.T) provider.Provider) {
 
 func outcomes(n int) chan error { return make(chan error, n) }
 
-func wait(t *testing.T, p provider.Provider, id ident.Worker) {
+func wait(t *testing.T, p provider.Provider, id ident.Worker) (e provider.Ended) {
 	t.Helper()
 	select {
-	case e := <-p.Events():
+	case e = <-p.Events():
 		if e.Worker != id {
 			t.Errorf("the end of %s was told", e.Worker)
 		}
@@ -344,6 +346,7 @@ func wait(t *testing.T, p provider.Provider, id ident.Worker) {
 		t.Errorf("told again: %+v", e)
 	default:
 	}
+	return e
 }
 
 func read(t *testing.T, file string) (pids []int) {
