@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -157,7 +158,60 @@ func (o logOptions) print(cmd *cobra.Command, c *client.Client, exec string) err
 	if o.tail > 0 {
 		q.Set("tail", fmt.Sprint(o.tail))
 	}
-	return stream(cmd, c, "/logs/"+url.PathEscape(exec)+"?"+q.Encode(), cmd.OutOrStdout())
+	path := "/logs/" + url.PathEscape(exec)
+	to := &counted{w: cmd.OutOrStdout()}
+	for fails := 0; ; fails++ {
+		before := to.bytes
+		err := stream(cmd, c, path+"?"+q.Encode(), to)
+		if err == nil || !o.follow || cmd.Context().Err() != nil || to.failed != nil {
+			return err
+		}
+		if to.bytes > before {
+			fails = 0
+		}
+		if o.tail > 0 || fails == logTries {
+			return fmt.Errorf("the log broke off: %w", err)
+		}
+		select { // the server is being restarted, and the step goes on
+		case <-time.After(logAgain):
+		case <-cmd.Context().Done():
+			return cmd.Context().Err()
+		}
+		q.Set("from", fmt.Sprint(to.lines+1))
+		to.skip = to.part
+	}
+}
+
+const (
+	logTries = 30 // after which a log that broke off is given up
+	logAgain = time.Second
+)
+
+// counted writes on, and knows how far a log has been printed.
+type counted struct {
+	w      io.Writer
+	bytes  int64
+	lines  int64
+	part   int64 // bytes of a line that has not ended
+	skip   int64 // bytes that come again
+	failed error
+}
+
+func (c *counted) Write(p []byte) (int, error) {
+	n := len(p)
+	again := min(c.skip, int64(n))
+	c.skip, p = c.skip-again, p[again:]
+	if _, c.failed = c.w.Write(p); c.failed != nil {
+		return 0, c.failed
+	}
+	c.bytes += int64(len(p))
+	if i := bytes.LastIndexByte(p, '\n'); i >= 0 {
+		c.lines += int64(bytes.Count(p, []byte{'\n'}))
+		c.part = int64(len(p) - i - 1)
+	} else {
+		c.part += int64(len(p))
+	}
+	return n, nil
 }
 
 func stream(cmd *cobra.Command, c *client.Client, path string, to io.Writer) error {

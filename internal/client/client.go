@@ -4,6 +4,7 @@ package client
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -213,7 +214,7 @@ func (c *Client) Events(ctx context.Context, subjects []string, after string, fo
 			return err
 		}
 		if fails++; fails > tries {
-			return err
+			return cmp.Or(err, errBroken)
 		}
 		select {
 		case <-time.After(firstWait):
