@@ -66,6 +66,7 @@ func (n *Node) objects(a *Ask, free spec.Quota) string {
 		{"memory_mb", n.Total.MemoryMB, free.MemoryMB, a.Resources.MemoryMB},
 		{"gpu", n.Total.GPU, free.GPU, a.Resources.GPU},
 		{"io", n.Total.IO, free.IO, a.Resources.IO},
+		{"workers", n.Total.Workers, free.Workers, a.Resources.Workers},
 	} {
 		switch {
 		case k.want > k.total:

@@ -56,7 +56,7 @@ func share(part, whole int64) int64 {
 // none returns q with nothing below zero: a node that shrank below what runs on
 // it has nothing free, not less than nothing.
 func none(q spec.Quota) spec.Quota {
-	return spec.Quota{CPUm: max(q.CPUm, 0), MemoryMB: max(q.MemoryMB, 0), GPU: max(q.GPU, 0), IO: max(q.IO, 0)}
+	return spec.Quota{CPUm: max(q.CPUm, 0), MemoryMB: max(q.MemoryMB, 0), GPU: max(q.GPU, 0), IO: max(q.IO, 0), Workers: max(q.Workers, 0)}
 }
 
 // hash is FNV-1a; mix scrambles it, as SplitMix64 does.

@@ -103,8 +103,9 @@ func fromRequest(e event.Event, d event.JobRequest) place {
 	return p
 }
 
-// atLeast returns q with the defaults of what nobody does without.
+// atLeast returns q with the defaults of what nobody does without, and a worker.
 func atLeast(q spec.Quota) spec.Quota {
+	q.Workers = 1
 	if q.CPUm == 0 {
 		q.CPUm = spec.DefaultCPUm
 	}

@@ -59,7 +59,7 @@ func Plan(s *Snapshot, limit int) Outcome {
 		for i := range s.stirred {
 			p.stir = append(p.stir, i)
 			f := p.free[i]
-			most = spec.Quota{CPUm: max(most.CPUm, f.CPUm), MemoryMB: max(most.MemoryMB, f.MemoryMB), GPU: max(most.GPU, f.GPU), IO: max(most.IO, f.IO)}
+			most = spec.Quota{CPUm: max(most.CPUm, f.CPUm), MemoryMB: max(most.MemoryMB, f.MemoryMB), GPU: max(most.GPU, f.GPU), IO: max(most.IO, f.IO), Workers: max(most.Workers, f.Workers)}
 		}
 		for k, q := range s.asks {
 			if sh := s.shapes[k]; most.Holds(q) && !sh.paused && !s.fresh[sh] && p.anyStirred(sh) {

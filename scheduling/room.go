@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -33,7 +34,7 @@ type Config struct {
 	Nodes     []NodeConfig    // all there are; one that is missing takes no new jobs
 
 	ResayAfter  time.Duration // an assignment without a worker is said again; 1 minute if 0
-	StarveAfter time.Duration // a node is kept for an attempt that waits so long; 10 minutes if 0
+	StarveAfter time.Duration // a node is kept for an attempt that waits so long; 2 minutes if 0
 	KeepEnded   time.Duration // how long what has ended is remembered; 30 days if 0
 }
 
@@ -44,7 +45,7 @@ type NodeConfig struct {
 	Zone     string
 	Pool     string
 	Labels   map[string]string
-	Quota    spec.Quota // of the empty node
+	Quota    spec.Quota // of the empty node; any number of Workers if 0
 }
 
 // Room is the scheduling context.
@@ -86,7 +87,7 @@ func Open(ctx context.Context, cfg Config) (*Room, error) {
 		cfg.ResayAfter = time.Minute
 	}
 	if cfg.StarveAfter == 0 {
-		cfg.StarveAfter = 10 * time.Minute
+		cfg.StarveAfter = 2 * time.Minute
 	}
 	if cfg.KeepEnded == 0 {
 		cfg.KeepEnded = 30 * 24 * time.Hour
@@ -169,10 +170,22 @@ func (r *Room) load(tx *sqldb.Tx) error {
 		}
 	}
 	for _, n := range nodes {
+		n.Total.Workers = r.workersOf(n.ID)
 		r.snap.SetNode(n, used[n.ID])
 	}
 	r.more, r.unsaid = false, true
 	return nil
+}
+
+// workersOf returns how many workers a node may have at one time, which is no part of
+// what it offers and is not stored.
+func (r *Room) workersOf(id ident.Node) int64 {
+	for _, c := range r.cfg.Nodes {
+		if c.ID == id && c.Quota.Workers > 0 {
+			return c.Quota.Workers
+		}
+	}
+	return math.MaxInt32
 }
 
 func (r *Room) remember(p *place) {
@@ -203,6 +216,7 @@ func (t *turn) register() error {
 	for _, c := range r.cfg.Nodes {
 		wanted[c.ID] = true
 		n := Node{ID: c.ID, Provider: c.Provider, Zone: c.Zone, Pool: c.Pool, Labels: c.Labels, Total: c.Quota}
+		n.Total.Workers = r.workersOf(n.ID)
 		var used spec.Quota
 		old, free, known := r.snap.Node(c.ID)
 		if known {

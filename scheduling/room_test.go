@@ -413,3 +413,26 @@ func TestAssignmentID(t *testing.T) {
 		seen[id] = a
 	}
 }
+
+// TestWorkersAreCounted has room for more jobs than there may be workers.
+func TestWorkersAreCounted(t *testing.T) {
+	small := node("n1", 1000)
+	small.Quota.Workers = 1
+	h := newHouse(t, small)
+	h.hear(h.requested("first", 1, quota(100, 1)), h.requested("second", 1, quota(100, 1)))
+	all := said(h, event.AssignmentCreated)
+	if len(all) != 1 {
+		t.Fatalf("%d places for one worker", len(all))
+	}
+	if got := h.tell("second"); !strings.Contains(got.Text, "0 workers free, 1 asked") || got.Position != 1 {
+		t.Errorf("%+v", got)
+	}
+	h.restart(small)
+	if n := len(said(h, event.OfferCreated)); n != 1 {
+		t.Errorf("the same node makes %d offers", n)
+	}
+	h.hear(h.workerMade(all[0]), h.workerEnded(all[0]))
+	if n := len(said(h, event.AssignmentCreated)); n != 2 {
+		t.Errorf("%d places when the worker has ended", n)
+	}
+}

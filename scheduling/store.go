@@ -47,7 +47,7 @@ func scanPlace(row scanner) (*place, error) {
 	if err := json.Unmarshal(raw, &p.body); err != nil {
 		return nil, fmt.Errorf("assignment %s: %w", p.id, err)
 	}
-	p.Ask.Affinity = p.body.Affinity
+	p.Ask.Affinity, q.Workers = p.body.Affinity, 1
 	p.placed, p.said, p.noted = fromMS(placed), fromMS(said), p.started
 	if ended.Valid {
 		p.ended = fromMS(ended.Int64)

@@ -9,6 +9,7 @@ import (
 
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/internal/bus"
 	"fragua.dev/fragua/worker/provider"
 )
 
@@ -16,13 +17,39 @@ func TestAnAssignmentThatComesTwiceMakesOneWorker(t *testing.T) {
 	inHouse(t, func(t *testing.T, h *house) {
 		id := h.assign("j", "")
 		h.assign("j", "")
-		h.assign("j", "1.r1") // scheduling says it again
+		h.wantSaid(1, 0, 0)
+		h.assign("j", "1.r1") // scheduling has not heard of the worker
+		if said := h.heard("WorkerCreated"); len(said) != 2 || said[1] != said[0]+".r1" {
+			t.Errorf("said %q", said)
+		}
 		if live, creates := h.yard.counts(); live != 1 || creates != 1 {
 			t.Errorf("%d workers, made in %d tries", live, creates)
 		}
-		h.wantSaid(1, 0, 0)
 		if w := h.stored(id); w.State != Running || w.Address != "yard:"+string(id) || w.Attempt != 1 {
 			t.Errorf("it is %+v", w)
+		}
+	})
+}
+
+// TestAWorkerIsSaidAgainUntilItsJobHasStarted lets two jobs run for long, of which one
+// seems not to have been heard of.
+func TestAWorkerIsSaidAgainUntilItsJobHasStarted(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.assign("known", "")
+		h.must(tell(h, event.JobStarted, "", event.JobStart{Job: "known", Attempt: 1}))
+		h.assign("unheard", "")
+		h.later(staleAfter + staleAfter/3)
+		said := h.heard("WorkerCreated")
+		of := func(job string) (n int) {
+			for _, id := range said {
+				if strings.Contains(string(id), ":"+job+":") {
+					n++
+				}
+			}
+			return n
+		}
+		if of("known") != 1 || of("unheard") != 2 {
+			t.Errorf("said %q", said)
 		}
 	})
 }
@@ -96,7 +123,7 @@ func TestWithoutCapacityItIsTriedAgain(t *testing.T) {
 	}{
 		"for a while":            {[]error{busy, busy}, 3, true},
 		"until the last try":     {slices.Repeat([]error{busy}, createTry-1), createTry, true},
-		"too long":               {slices.Repeat([]error{busy}, createTry), createTry, false},
+		"something else, always": {slices.Repeat([]error{broken}, createTry), createTry, false},
 		"something else, once":   {[]error{broken}, 2, true},
 		"what can never be made": {[]error{provider.ErrSpec}, 1, false},
 	} {
@@ -118,6 +145,38 @@ func TestWithoutCapacityItIsTriedAgain(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAnAssignmentWaitsWhileThereAreTooManyWorkers has people take all places with
+// workers of their own, which scheduling does not count.
+func TestAnAssignmentWaitsWhileThereAreTooManyWorkers(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		a := event.Assignment{Assignment: "asg_j", Job: "j", Node: "n1", Attempt: 1, Provider: "yard"}
+		e := event.AssignmentCreated.Event(event.About{Tenant: "acme", Key: "j", Twist: "1", At: time.Now()}, a)
+		ask := func(refuse ...error) error {
+			h.yard.set(func() { h.yard.refuse = refuse })
+			return h.room.assigned(t.Context(), e, a)
+		}
+		full := slices.Repeat([]error{provider.ErrCapacity}, createTry)
+		if err := ask(full...); !errors.Is(err, bus.ErrLater) {
+			t.Fatalf("it is answered %v", err)
+		}
+		h.wantSaid(0, 0, 0)
+		h.later(crowdedTime)
+		h.must(ask(full...))
+		h.wantSaid(0, 0, 1)
+	})
+}
+
+// TestAWorkerAskedForByHandEndsWithItsAssignment takes back what POST /schedule gave.
+func TestAWorkerAskedForByHandEndsWithItsAssignment(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.must(tell(h, event.AssignmentCreated, "0", event.Assignment{Assignment: "asg_j", Job: "j", Node: "n1", Provider: "yard"}))
+		h.wantSaid(1, 0, 0)
+		h.must(tell(h, event.AssignmentRevoked, "0", event.Rejection{Assignment: "asg_j", Job: "j", Reason: "no more"}))
+		h.later(time.Minute)
+		h.wantSaid(1, 1, 0)
+	})
 }
 
 func TestALostWorkerFailsOnce(t *testing.T) {

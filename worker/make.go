@@ -3,7 +3,9 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"fragua.dev/fragua/contract/authz"
@@ -58,6 +60,10 @@ func (r *Room) assigned(ctx context.Context, e event.Event, a event.Assignment) 
 		if ctx.Err() != nil {
 			return err
 		}
+		// Scheduling counts workers; those that people made by hand are in the way.
+		if errors.Is(err, provider.ErrCapacity) && r.cfg.Now().Sub(e.Time) < crowdedTime {
+			return fmt.Errorf("%w: %w", bus.ErrLater, err)
+		}
 		return r.refuse(ctx, w, answer, err.Error())
 	}
 	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
@@ -71,9 +77,30 @@ func (r *Room) assigned(ctx context.Context, e event.Event, a event.Assignment) 
 		return err
 	}
 	if w.Job != "" {
-		r.made.Store(attemptKey{w.Tenant, w.Job, w.Attempt}, w)
+		r.made.Store(attemptKey{w.Tenant, w.Job, w.Attempt}, &made{worker: w})
 	}
 	return r.born(ctx, w)
+}
+
+// made is a worker that this process made, as it was then.
+type made struct {
+	worker *worker
+	heard  atomic.Bool // its job has started: others know of it
+}
+
+// started takes note that the others know of an attempt's worker: that it is there
+// need not be said again.
+func (r *Room) started(_ context.Context, e event.Event, d event.JobStart) error {
+	if m, here := r.made.Load(attemptKey{e.Tenant, d.Job, d.Attempt}); here {
+		m.(*made).heard.Store(true)
+	}
+	return nil
+}
+
+// heard says whether the others are known to know of w.
+func (r *Room) heard(w *worker) bool {
+	m, here := r.made.Load(attemptKey{w.Tenant, w.Job, w.Attempt})
+	return here && m.(*made).heard.Load()
 }
 
 // attemptKey finds the worker that this process made for an attempt.
@@ -87,7 +114,7 @@ type attemptKey struct {
 // its row is.
 func (r *Room) workerOf(ctx context.Context, t ident.Tenant, job ident.Job, attempt int) (*worker, error) {
 	if w, here := r.made.LoadAndDelete(attemptKey{t, job, attempt}); here {
-		return w.(*worker), nil
+		return w.(*made).worker, nil
 	}
 	// The tenant is compared in a way that keeps its key from being used: it would
 	// find all workers of the tenant.
@@ -103,13 +130,19 @@ func roundOf(e event.Event) string {
 	return ""
 }
 
-// repeat says again how a worker ended, to a room that asks again: it seems not to
+// repeat says again how a worker stands, to a room that asks again: it seems not to
 // have heard.
 func (r *Room) repeat(ctx context.Context, round string, w *worker) error {
-	if round == "" || !w.over() {
+	var fact event.Event
+	switch {
+	case round != "" && w.over():
+		fact = w.endFact()
+	case round != "" && w.State == Running:
+		w.Round = 0
+		fact = w.ready(r.cfg.Now().UTC())
+	default:
 		return nil
 	}
-	fact := w.endFact()
 	fact.ID += ident.Event(round)
 	return r.db.Write(ctx, func(tx *sqldb.Tx) error { return tx.Emit(fact) })
 }

@@ -22,15 +22,16 @@ import (
 )
 
 const (
-	lease      = 30 * time.Second   // an agent ends itself when nobody called for so long
-	lone       = 5 * time.Minute    // the lease of a worker that someone asked for by hand
-	certTTL    = 8 * 24 * time.Hour // longer than the longest job
-	grace      = 5 * time.Second    // between TERM and KILL
-	createTime = 20 * time.Second   // for one try at making a worker
-	createTry  = 4
-	staleAfter = 30 * time.Second // a live worker says again that it is there
-	tombstones = time.Hour        // that they are kept
-	maxEnding  = 256              // workers that are ended at the same time
+	lease       = 30 * time.Second   // an agent ends itself when nobody called for so long
+	lone        = 5 * time.Minute    // the lease of a worker that someone asked for by hand
+	certTTL     = 8 * 24 * time.Hour // longer than the longest job
+	grace       = 5 * time.Second    // between TERM and KILL
+	createTime  = 20 * time.Second   // for one try at making a worker
+	createTry   = 4
+	crowdedTime = 45 * time.Second // an assignment waits for so long while there are too many workers
+	staleAfter  = 30 * time.Second // a live worker says again that it is there
+	tombstones  = time.Hour        // that they are kept
+	maxEnding   = 256              // workers that are ended at the same time
 )
 
 // Config is what the room is made of.
@@ -58,7 +59,7 @@ type Room struct {
 	ending chan struct{}
 	known  known
 	graves *graves
-	made   sync.Map  // attemptKey → *worker, for those that live and were made by this process
+	made   sync.Map  // attemptKey → *made, for those that live and were made by this process
 	making sync.Map  // ident.Worker → why it has ended already, for those whose rows do not say yet where they are
 	left   []*worker // by an earlier process, which was ending them
 	wg     sync.WaitGroup
@@ -112,6 +113,13 @@ func (r *Room) Close() error {
 func (r *Room) Subscriptions() []bus.Subscription {
 	return []bus.Subscription{
 		bus.On(event.AssignmentCreated, r.assigned),
+		bus.On(event.AssignmentRevoked, func(ctx context.Context, e event.Event, d event.Rejection) error {
+			if d.Attempt > 0 {
+				return nil // what ended its attempt is heard, too
+			}
+			return r.jobOver(ctx, e.Tenant, d.Job, d.Attempt, "its assignment was taken back: "+d.Reason, false)
+		}),
+		bus.On(event.JobStarted, r.started),
 		bus.On(event.JobCompleted, func(ctx context.Context, e event.Event, d event.JobDone) error {
 			return r.jobOver(ctx, e.Tenant, d.Job, d.Attempt, "its job has ended", true)
 		}),
@@ -291,8 +299,8 @@ func (r *Room) lost(ctx context.Context, t ident.Tenant, id ident.Worker, reason
 	})
 }
 
-// reconcile has workers that are long at work say again that they are there, and
-// forgets old tombstones.
+// reconcile has workers that are long at work, and of which nobody seems to have
+// heard, say again that they are there, and forgets old tombstones.
 func (r *Room) reconcile(ctx context.Context) error {
 	now := r.cfg.Now().UTC()
 	rows, err := r.db.Query(ctx, `SELECT body FROM worker WHERE live = 1 AND due_ms <= $1 ORDER BY due_ms LIMIT 200`, now.UnixMilli())
@@ -317,6 +325,9 @@ func (r *Room) reconcile(ctx context.Context) error {
 			w, err := r.load(tx, w.Tenant, w.ID)
 			if err != nil || w.State != Running {
 				return err
+			}
+			if r.heard(w) {
+				return r.save(tx, w, now.Add(staleAfter<<5))
 			}
 			w.Round++
 			if err := r.save(tx, w, now.Add(staleAfter<<min(w.Round, 5))); err != nil {

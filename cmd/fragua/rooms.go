@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -80,7 +81,7 @@ func (o *opened) scheduling(ctx context.Context) (house.Room, error) {
 		return nil, err
 	}
 	return scheduling.Open(ctx, scheduling.Config{
-		Dir: o.Data, Now: o.now, IDs: o.ids, Log: o.log, MaxQueue: o.MaxQueue, Decider: o.decider("scheduling"), Principal: self, Nodes: []scheduling.NodeConfig{localNode()},
+		Dir: o.Data, Now: o.now, IDs: o.ids, Log: o.log, MaxQueue: o.MaxQueue, Decider: o.decider("scheduling"), Principal: self, Nodes: []scheduling.NodeConfig{localNode(o.MaxWorkers)},
 	})
 }
 
@@ -97,7 +98,7 @@ func (o *opened) worker(ctx context.Context) (house.Room, error) {
 	}
 	making, err := worker.Open(ctx, worker.Config{
 		Dir: o.Data, Now: o.now, IDs: o.ids, Log: o.log, Decider: o.decider("worker"), Principal: self, Authority: o.authority("worker"),
-		Provider: maker, Nodes: []ident.Node{localNode().ID}, Outlive: o.Outlive,
+		Provider: maker, Nodes: []ident.Node{localNode(o.MaxWorkers).ID}, Outlive: o.Outlive,
 	})
 	if err != nil {
 		return nil, errors.Join(err, maker.Close())
@@ -173,14 +174,14 @@ func readToken(file string) (string, error) {
 }
 
 // localNode describes this machine to scheduling.
-func localNode() scheduling.NodeConfig {
+func localNode(workers int) scheduling.NodeConfig {
 	name, err := os.Hostname()
 	if err != nil || !ident.Valid(name) {
 		name = "local"
 	}
 	return scheduling.NodeConfig{
 		ID: ident.Node(name), Provider: "process", Zone: "local", Pool: "default",
-		Quota: spec.Quota{CPUm: int64(runtime.NumCPU()) * 1000, MemoryMB: memoryMB(), IO: 1000},
+		Quota: spec.Quota{CPUm: int64(runtime.NumCPU()) * 1000, MemoryMB: memoryMB(), IO: 1000, Workers: int64(cmp.Or(workers, process.DefaultMaxWorkers))},
 	}
 }
 

@@ -9,21 +9,22 @@ type Quota struct {
 	MemoryMB int64 `json:"memory_mb,omitempty" minimum:"0" maximum:"16777216" doc:"Memory in MiB"`
 	GPU      int64 `json:"gpu,omitempty" minimum:"0" maximum:"1024" doc:"Whole GPUs"`
 	IO       int64 `json:"io,omitempty" minimum:"0" maximum:"1000000" doc:"Disk and network weight, in MB/s"`
+	Workers  int64 `json:"-"` // of a node: how many at one time; each job has one
 }
 
 // Plus returns q and o together.
 func (q Quota) Plus(o Quota) Quota {
-	return Quota{q.CPUm + o.CPUm, q.MemoryMB + o.MemoryMB, q.GPU + o.GPU, q.IO + o.IO}
+	return Quota{q.CPUm + o.CPUm, q.MemoryMB + o.MemoryMB, q.GPU + o.GPU, q.IO + o.IO, q.Workers + o.Workers}
 }
 
 // Minus returns what is left of q without o; it may be negative.
 func (q Quota) Minus(o Quota) Quota {
-	return Quota{q.CPUm - o.CPUm, q.MemoryMB - o.MemoryMB, q.GPU - o.GPU, q.IO - o.IO}
+	return Quota{q.CPUm - o.CPUm, q.MemoryMB - o.MemoryMB, q.GPU - o.GPU, q.IO - o.IO, q.Workers - o.Workers}
 }
 
 // Holds says whether o fits into q in every dimension.
 func (q Quota) Holds(o Quota) bool {
-	return q.CPUm >= o.CPUm && q.MemoryMB >= o.MemoryMB && q.GPU >= o.GPU && q.IO >= o.IO
+	return q.CPUm >= o.CPUm && q.MemoryMB >= o.MemoryMB && q.GPU >= o.GPU && q.IO >= o.IO && q.Workers >= o.Workers
 }
 
 // What a job gets that asks for nothing. Twenty such jobs share a core.

@@ -28,11 +28,14 @@ const (
 	maxSaid   = 1 << 20          // bytes of an agent's own words that are shown
 )
 
+// DefaultMaxWorkers is how many workers there may be unless Config says otherwise.
+const DefaultMaxWorkers = 512
+
 // Config is what a Provider is made of.
 type Config struct {
 	Dir        string        // holds the workers' folders; nobody else may use it
 	Command    []string      // starts an agent
-	MaxWorkers int           // at the same time; 0 is 512
+	MaxWorkers int           // at the same time; 0 is DefaultMaxWorkers
 	Warm       int           // idle agents that are kept ready
 	IdleMax    int           // idle agents that are kept at most; 0 is 64
 	IdleTTL    time.Duration // after which an idle agent beyond Warm ends; 0 is 30 s
@@ -74,7 +77,7 @@ func New(cfg Config) (*Provider, error) {
 		return nil, errors.New("process: this process was started as an agent, and makes no workers")
 	}
 	if cfg.MaxWorkers == 0 {
-		cfg.MaxWorkers = 512
+		cfg.MaxWorkers = DefaultMaxWorkers
 	}
 	if cfg.IdleMax == 0 {
 		cfg.IdleMax = 64
