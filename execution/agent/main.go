@@ -163,8 +163,7 @@ func (a *agent) obey() int {
 	}
 	if j := a.job.Load(); j != nil {
 		j.alone()
-		<-j.expired
-		a.end(0)
+		select {} // until the end of its lease ends the process, and what the job left
 	}
 	return 0
 }

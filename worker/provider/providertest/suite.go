@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -306,6 +307,38 @@ func Run(t *testing.T, open func(t *testing.T) provider.Provider) {
 		}
 	})
 
+	t.Run("a worker that is alone leaves nothing when its lease runs out", func(t *testing.T) {
+		b := NewBench(t, open(t))
+		b.Lease = 2 * time.Second
+		c, _, err := b.Make("wrk_1", 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pids := filepath.Join(t.TempDir(), "pids")
+		_, err = c.Exec(t.Context(), agentapi.ExecRequest{Exec: "exe_1", Step: "stp_1", Job: "job_1", Attempt: 1, Command: sh(
+			"(setsid sh -c 'echo $$ >> " + pids + "; trap \"\" TERM HUP; exec sleep 300' >/dev/null 2>&1 </dev/null &); sleep 300")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(20 * time.Second); len(read(t, pids)) == 0; {
+			if time.Now().After(deadline) {
+				t.Fatal("the step did not begin")
+			}
+		}
+		c.Close()
+		if err := b.P.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			if !alive(read(t, pids)[0]) {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("process %d is alive", read(t, pids)[0])
+			}
+		}
+	})
+
 	t.Run("many at once", func(t *testing.T) {
 		b := NewBench(t, open(t))
 		errs := outcomes(8)
@@ -351,7 +384,7 @@ func wait(t *testing.T, p provider.Provider, id ident.Worker) (e provider.Ended)
 
 func read(t *testing.T, file string) (pids []int) {
 	b, err := os.ReadFile(file)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
 	for _, f := range strings.Fields(string(b)) {
