@@ -25,7 +25,7 @@ import (
 // Bounds of one stream.
 const (
 	maxPatterns = 16
-	maxPending  = 256              // events that wait for a slow reader
+	maxPending  = 32               // events that wait for a slow reader
 	slowTime    = 20 * time.Second // a reader that takes nothing for so long is cut
 	firstTime   = 100 * time.Millisecond
 	longest     = 24 * time.Hour // of a stream; its reader comes again

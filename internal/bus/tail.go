@@ -6,9 +6,15 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"fragua.dev/fragua/contract/event"
+)
+
+const (
+	tailAhead = 32 // events of each stream that are fetched before they are asked for: a reader may be slow
+	tailLive  = 64 // events that no stream keeps, and that wait for a reader; more are lost to it
 )
 
 // ErrPlace is returned by Tail for a place that no tail ever gave.
@@ -20,7 +26,7 @@ var ErrPlace = errors.New("not a place in the event stream")
 // all that is stored. With follow false it ends after what is stored.
 //
 // Events of one subject come in order; those of different retention may overtake
-// each other.
+// each other. Those that no stream keeps come while they happen.
 func (s *Stream) Tail(ctx context.Context, subjects []string, after string, follow bool, yield func(id string, e event.Event) error) error {
 	at, live, err := place(after)
 	if err != nil {
@@ -33,7 +39,7 @@ func (s *Stream) Tail(ctx context.Context, subjects []string, after string, foll
 		msg    jetstream.Msg
 		err    error
 	}
-	items := make(chan item, 256)
+	items := make(chan item)
 	open := 0
 	var through [len(at)]bool // what is stored of a stream has been told; what comes now is too late
 	for i, c := range streams {
@@ -64,7 +70,7 @@ func (s *Stream) Tail(ctx context.Context, subjects []string, after string, foll
 				continue
 			}
 		}
-		messages, err := consumer.Messages(jetstream.PullMaxMessages(256))
+		messages, err := consumer.Messages(jetstream.PullMaxMessages(tailAhead))
 		if err != nil {
 			return fmt.Errorf("bus: %w", err)
 		}
@@ -84,10 +90,23 @@ func (s *Stream) Tail(ctx context.Context, subjects []string, after string, foll
 			}
 		}()
 	}
-	for open > 0 {
+	passing, stop, err := s.passing(matching(subjects, event.KeepNothing), follow)
+	if err != nil {
+		return fmt.Errorf("bus: %w", err)
+	}
+	defer stop()
+	for open > 0 || passing != nil {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case m := <-passing:
+			e, err := event.Decode(m.Data)
+			if err != nil {
+				continue // not ours
+			}
+			if err := yield(sequence(at), e); err != nil {
+				return err
+			}
 		case it := <-items:
 			if it.err != nil {
 				return fmt.Errorf("bus: %w", it.err)
@@ -114,6 +133,30 @@ func (s *Stream) Tail(ctx context.Context, subjects []string, after string, foll
 		}
 	}
 	return nil
+}
+
+// passing returns the events of subjects that no stream keeps, from now on; nil when
+// there are none, or what happens from now on is not wanted.
+func (s *Stream) passing(subjects []string, follow bool) (events chan *nats.Msg, stop func(), err error) {
+	var subs []*nats.Subscription
+	stop = func() {
+		for _, sub := range subs {
+			_ = sub.Unsubscribe() // it fails only when the connection has ended, and the subscription with it
+		}
+	}
+	if !follow || len(subjects) == 0 {
+		return nil, stop, nil
+	}
+	events = make(chan *nats.Msg, tailLive)
+	for _, subject := range subjects {
+		sub, err := s.conn.ChanSubscribe(subject, events)
+		if err != nil {
+			stop()
+			return nil, nil, err
+		}
+		subs = append(subs, sub)
+	}
+	return events, stop, nil
 }
 
 func place(after string) (at [3]uint64, live bool, err error) {

@@ -1,6 +1,8 @@
 package bus_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"testing"
@@ -49,4 +51,43 @@ func TestATailOfWhatIsStoredIsWhole(t *testing.T) {
 			t.Fatalf("reading %d gave %d events of jobs, want %d", i, n, 5*jobs)
 		}
 	}
+}
+
+// TestATailTellsWhatNoStreamKeeps follows measurements, which come while they are made.
+func TestATailTellsWhatNoStreamKeeps(t *testing.T) {
+	db := openDB(t, filepath.Join(t.TempDir(), "a.db"))
+	s := openStream(t, bus.StreamConfig{Rooms: bus.Rooms})
+	b := start(t, bus.Config{Stream: s}, db)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	heard := make(chan event.Event, 1)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- s.Tail(ctx, []string{event.MetricEmitted.Subject}, "", true, func(_ string, e event.Event) error {
+			select {
+			case heard <- e:
+			default:
+			}
+			return nil
+		})
+	}()
+	n := 0
+	eventually(t, "a measurement is heard", func() bool {
+		n++
+		emit(t, db, event.MetricEmitted.Event(event.About{Tenant: "acme", Key: fmt.Sprint(n), At: time.Now()}, event.Metric{Name: "jobs"}))
+		select {
+		case e := <-heard:
+			if d, err := event.MetricEmitted.Read(e); err != nil || d.Name != "jobs" || e.Tenant != "acme" {
+				t.Errorf("%+v, %v", d, err)
+			}
+			return true
+		default:
+			return false
+		}
+	})
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("the tail ended with %v", err)
+	}
+	b.Stop()
 }
