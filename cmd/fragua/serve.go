@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -138,17 +137,16 @@ func parseServices(list string) ([]string, error) {
 }
 
 func serve(ctx context.Context, s Settings) error {
-	debug.SetGCPercent(serverGC)
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareProcs)
 	}
+	small, stop := context.WithCancel(ctx)
+	defer stop()
+	go keepSmall(small)
 	h, err := openHouse(ctx, s)
 	if err != nil {
 		return err
 	}
-	quiet, stop := context.WithCancel(ctx)
-	defer stop()
-	go giveBack(quiet)
 	if len(s.Services) == 0 || slices.Contains(s.Services, front) {
 		undo, err := note(h.house.Address(), s.Data)
 		if err != nil {
