@@ -12,13 +12,14 @@ import (
 	"time"
 
 	"fragua.dev/fragua/contract/event"
+	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/internal/client"
 )
 
 const (
 	lookEvery  = 100 * time.Millisecond
 	cancelTime = 30 * time.Second // for what was started to end, after Ctrl-C
-	eventsTime = 5 * time.Second  // for the last events to come
+	eventsTime = 15 * time.Second // for the last events to come: longer than a worker has to end
 )
 
 // jobView and runView are what the command line reads of the API.
@@ -93,9 +94,16 @@ func (r *follower) tell(ctx context.Context, out io.Writer) chan error {
 	connected := make(chan struct{})
 	go func() {
 		mine := map[string]bool{r.id: true}
+		var over bool
+		workers := map[ident.Worker]bool{} // that have not ended
 		time.AfterFunc(300*time.Millisecond, func() { close(connected) })
 		told <- r.c.Events(context.WithoutCancel(ctx), []string{"ci.job.>", "ci.step.>", "ci.run.>", "ci.assignment.>", "ci.worker.>", "ci.compensation.>", "ci.artifact.>"}, "", true,
 			func(_ string, e event.Event, raw []byte) error {
+				if d, err := event.RunStarted.Read(e); err == nil && string(d.Run) == r.id {
+					for _, j := range d.Jobs { // also those that will never be asked for
+						mine[string(j.Job)] = true
+					}
+				}
 				if d, err := event.JobRequested.Read(e); err == nil && string(d.Run) == r.id {
 					mine[string(d.Job)] = true
 				}
@@ -105,7 +113,16 @@ func (r *follower) tell(ctx context.Context, out io.Writer) chan error {
 				if _, err := out.Write(append(raw, '\n')); err != nil {
 					return err
 				}
-				if e.Subject == event.RunEnded.Subject {
+				if d, err := event.WorkerCreated.Read(e); err == nil {
+					workers[d.Worker] = true
+				}
+				if d, err := event.WorkerTerminated.Read(e); err == nil {
+					delete(workers, d.Worker)
+				}
+				if d, err := event.WorkerFailed.Read(e); err == nil {
+					delete(workers, d.Worker)
+				}
+				if over = over || e.Subject == event.RunEnded.Subject; over && len(workers) == 0 {
 					return errEnd
 				}
 				return nil

@@ -103,21 +103,23 @@ func runFile(cmd *cobra.Command, args []string, o runOptions) error {
 		return err
 	}
 	state, err := r.follow(ctx)
+	broke := errEnd
 	if told != nil {
 		select {
-		case broke := <-told:
-			if broke != nil && !errors.Is(broke, errEnd) {
-				fmt.Fprintln(cmd.ErrOrStderr(), "not all events were shown:", broke)
-			}
+		case broke = <-told:
 		case <-time.After(eventsTime):
+			broke = errors.New("they did not come in time")
 		}
+	}
+	if !errors.Is(broke, errEnd) {
+		fmt.Fprintln(cmd.ErrOrStderr(), "not all events were shown:", broke)
 	}
 	switch {
 	case errors.Is(err, context.Canceled):
 		return exitError{exitInterrupted, errTold}
 	case err != nil:
 		return err
-	case state != "SUCCEEDED":
+	case state != "SUCCEEDED", !errors.Is(broke, errEnd):
 		return exitError{exitFailed, errTold}
 	}
 	return nil
