@@ -48,6 +48,8 @@ func (r *Room) Routes(api huma.API) {
 	}
 	create := op(http.MethodPost, "/workers", "create-worker", "Create a worker")
 	create.DefaultStatus = http.StatusCreated
+	create.Description = "For a person who wants to try something by hand: it has no place on a node, so that what it uses counts against --max-workers alone. " +
+		"Jobs get their workers by themselves. It ends when nobody has called it for five minutes, or by DELETE."
 	huma.Register(api, httpapi.Again(create), r.create)
 	huma.Register(api, op(http.MethodGet, "/workers", "list-workers", "Workers, by id"), r.list)
 	huma.Register(api, op(http.MethodGet, "/workers/{id}", "get-worker", "A worker"), func(ctx context.Context, in *workerPath) (*workerReply, error) {

@@ -22,7 +22,7 @@ var promised = map[event.Delivery]string{
 }
 
 const envelope = "Each event is a CloudEvents 1.0 message in JSON, on the subject named here. " +
-	"Its id follows from what happened: the same thing said twice has the same id. Objects may get more fields; none is renamed or taken away."
+	"Its id follows from what happened: the same thing said twice has the same id. Where a room has not heard of something for long, the one that said it says it once more, with an id that ends in .r and a number: to those who know the rest of the id it is nothing new. Objects may get more fields; none is renamed or taken away."
 
 // Schema returns the JSON Schema of an event's data.
 func (r *Reader) Schema(e event.Entry) ([]byte, error) {
