@@ -42,7 +42,7 @@ func TestAWorkerIsSaidAgainUntilItsJobHasStarted(t *testing.T) {
 		said := h.heard("WorkerCreated")
 		of := func(job string) (n int) {
 			for _, id := range said {
-				if strings.Contains(string(id), ":"+job+":") {
+				if strings.Contains(id, ":"+job+":") {
 					n++
 				}
 			}
