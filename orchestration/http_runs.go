@@ -133,7 +133,9 @@ func (r *Room) createRun(ctx context.Context, id string, o runOrder) (*runReply,
 	if err != nil {
 		return nil, err
 	}
-	if err := r.full(); err != nil {
+	if err := r.full(func() error {
+		return decode(r.db.QueryRow(ctx, `SELECT body FROM run WHERE tenant = $1 AND id = $2`, string(p.Tenant), string(o.Run)), &run{})
+	}); err != nil {
 		return nil, err
 	}
 	x, jobs := r.newRun(ctx, p, o)
@@ -291,7 +293,7 @@ func (r *Room) retryRun(ctx context.Context, id string) (*runReply, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.full(); err != nil {
+	if err := r.full(func() error { return errAbsent }); err != nil { // no retry of a run is a repeat
 		return nil, err
 	}
 	began := 0
