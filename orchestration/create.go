@@ -80,6 +80,9 @@ func (r *Room) createJob(ctx context.Context, o order) (view Job, fresh bool, er
 		o.Spec.Affinity = o.Affinity
 	}
 	o.Spec = o.Spec.Normal()
+	if len(o.Tags) == 0 { // {} asks for what nothing asks for
+		o.Tags = nil
+	}
 	hash := fingerprint(o.Spec, o.Tags, o.Priority)
 	if o.Job == "" {
 		o.Job = ident.Job(r.cfg.IDs("job"))

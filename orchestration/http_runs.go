@@ -129,6 +129,12 @@ func (r *Room) createRun(ctx context.Context, id string, o runOrder) (*runReply,
 	if faults != nil {
 		return nil, httpapi.Invalid("body", faults)
 	}
+	if len(o.Env) == 0 { // {} and [] ask for what nothing asks for
+		o.Env = nil
+	}
+	if len(o.Jobs) == 0 {
+		o.Jobs = nil
+	}
 	answer, err := r.gate.Ask(ctx, "Pipeline::execute", pipelineResource(p), nil)
 	if err != nil {
 		return nil, err
