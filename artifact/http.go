@@ -196,10 +196,15 @@ func (r *Room) list(ctx context.Context, in *struct {
 	return out, rows.Err()
 }
 
+const corrupt = "the artifact is corrupt: upload it again under another version, or the same content under this one and validate it"
+
 func (r *Room) content(ctx context.Context, in *Ref) (*huma.StreamResponse, error) {
 	a, err := r.visible(ctx, in.ref(), "Artifact::read")
 	if err != nil {
 		return nil, err
+	}
+	if a.Status != "valid" {
+		return nil, httpapi.Conflict(corrupt)
 	}
 	f, err := r.store.Get(a.Tenant, a.sum)
 	if err != nil {
@@ -258,7 +263,7 @@ func (r *Room) promote(ctx context.Context, in *struct {
 }) (*reply, error) {
 	return r.change(ctx, &Ref{in.Repository, in.Name, in.Version}, "Artifact::promote", func(a *Artifact, now time.Time) ([]event.Event, error) {
 		if a.Status != "valid" {
-			return nil, httpapi.Conflict("the artifact is corrupt")
+			return nil, httpapi.Conflict(corrupt)
 		}
 		if !a.promote(in.Body.Env) {
 			return nil, nil

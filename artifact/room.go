@@ -294,6 +294,9 @@ func (k keeper) Open(ctx context.Context, t ident.Tenant, ref spec.ArtifactRef) 
 	if err != nil {
 		return nil, err
 	}
+	if a.Status != "valid" {
+		return nil, fmt.Errorf("%s: %s", ref, corrupt)
+	}
 	answer, err := k.decide(ctx, t, "Artifact::read", ref, attrs(ref, "", true))
 	if err != nil {
 		return nil, err
