@@ -79,7 +79,7 @@ type Upload struct {
 	Repository string `query:"repository" required:"true" maxLength:"128"`
 	Name       string `query:"name" required:"true" maxLength:"128"`
 	Version    string `query:"version" required:"true" maxLength:"128"`
-	Checksum   string `query:"checksum" required:"true" maxLength:"256" doc:"sha256:HEX or sha512:HEX"`
+	Checksum   string `query:"checksum" required:"true" maxLength:"256" doc:"sha256:HEX, sha512:HEX or blake3:HEX"`
 
 	r io.Reader
 }
@@ -100,7 +100,7 @@ func (r *Room) upload(ctx context.Context, in *Upload) (*reply, error) {
 	}
 	want, second, ok := parseChecksum(in.Checksum)
 	if !ok {
-		faults = append(faults, spec.Fault{Path: "checksum", Message: "want sha256: or sha512: and the sum in hexadecimal"})
+		faults = append(faults, spec.Fault{Path: "checksum", Message: "want sha256:, sha512: or blake3: and the sum in hexadecimal, of 64, 128 or 64 digits"})
 	}
 	if faults != nil {
 		return nil, httpapi.Invalid("query", faults)
@@ -284,8 +284,7 @@ func (r *Room) validate(ctx context.Context, in *Ref) (*reply, error) {
 	status := "corrupt"
 	f, err := r.store.Get(a.Tenant, a.sum)
 	if err == nil {
-		sum := sha256.New()
-		if _, err = io.Copy(sum, f); err == nil && hex.EncodeToString(sum.Sum(nil)) == a.sum {
+		if matches(a, f) {
 			status = "valid"
 		}
 		f.Close()
@@ -294,6 +293,21 @@ func (r *Room) validate(ctx context.Context, in *Ref) (*reply, error) {
 		a.Status, a.Checked = status, now
 		return []event.Event{event.ArtifactValidated.Event(about(ctx, a, now.Format(time.RFC3339Nano), now), event.ArtifactChecked{Ref: a.ArtifactRef, Status: status})}, nil
 	})
+}
+
+// matches says whether a content has an artifact's checksum, and the SHA-256 under
+// which it is kept.
+func matches(a *Artifact, content io.Reader) bool {
+	want, second, ok := parseChecksum(a.Checksum.Algo + ":" + a.Checksum.Value)
+	sum := sha256.New()
+	out := io.Writer(sum)
+	if second != nil {
+		out = io.MultiWriter(sum, second)
+	}
+	if _, err := io.Copy(out, content); err != nil || !ok {
+		return false
+	}
+	return hex.EncodeToString(sum.Sum(nil)) == a.sum && (second == nil || hex.EncodeToString(second.Sum(nil)) == want.Value)
 }
 
 // remove deletes an artifact, and its content unless another has the same.
