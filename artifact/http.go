@@ -65,7 +65,10 @@ func (r *Room) Routes(api huma.API) {
 		return &reply{http.StatusOK, *a}, nil
 	})
 	content := op(http.MethodGet, one+"/content", "get-artifact-content", "An artifact's content")
-	content.Responses = map[string]*huma.Response{"200": {Description: "The content", Content: map[string]*huma.MediaType{"application/octet-stream": {}}}}
+	content.Responses = map[string]*huma.Response{
+		"200": {Description: "The content", Content: map[string]*huma.MediaType{"application/octet-stream": {}}},
+		"206": {Description: "The part that Range asks for", Content: map[string]*huma.MediaType{"application/octet-stream": {}}},
+	}
 	huma.Register(api, content, r.content)
 	huma.Register(api, op(http.MethodDelete, one, "delete-artifact", "Delete an artifact"), r.remove)
 	huma.Register(api, op(http.MethodPost, one+"/promote", "promote-artifact", "Let an artifact be used in an environment"), r.promote)
