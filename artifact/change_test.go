@@ -53,12 +53,21 @@ func TestADamagedContentIsFoundAndNotPromoted(t *testing.T) {
 		t.Errorf("it is %s", a.Status)
 	}
 	h.want(409, "POST", "/artifacts/r/a/1/promote", `{"env":"test"}`)
+	w := h.want(409, "GET", "/artifacts/r/a/1/content", "")
+	if kind := w.Header().Get("Content-Type"); kind != "application/problem+json" || !strings.Contains(w.Body.String(), "another version") {
+		t.Errorf("its content: %s %s", kind, w.Body)
+	}
+	if f, err := h.room.Keeper().Open(t.Context(), "acme", spec.ArtifactRef{Repository: "r", Name: "a", Version: "1"}); err == nil {
+		f.Close()
+		t.Error("a job may start from it")
+	}
 	// The right content, uploaded again, mends it.
 	if code := h.put("r|a|1", sum256("content"), strings.NewReader("content")); code != 200 {
 		t.Fatalf("again: %d", code)
 	}
 	h.want(200, "POST", "/artifacts/r/a/1/validate", "")
 	h.want(200, "POST", "/artifacts/r/a/1/promote", `{"env":"test"}`)
+	h.want(200, "GET", "/artifacts/r/a/1/content", "")
 	if n := h.count("ArtifactValidated"); n != 3 {
 		t.Errorf("said %d times", n)
 	}

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"lukechampine.com/blake3"
+
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/internal/httpapi"
 	"fragua.dev/fragua/internal/httpapi/apitest"
@@ -86,6 +88,11 @@ func sum256(content string) string {
 func sum512(content string) string {
 	sum := sha512.Sum512([]byte(content))
 	return "sha512:" + hex.EncodeToString(sum[:])
+}
+
+func sumBlake3(content string) string {
+	sum := blake3.Sum256([]byte(content))
+	return "blake3:" + hex.EncodeToString(sum[:])
 }
 
 // put uploads content as ref, repository|name|version, with a checksum.

@@ -65,7 +65,10 @@ func (r *Room) Routes(api huma.API) {
 		return &reply{http.StatusOK, *a}, nil
 	})
 	content := op(http.MethodGet, one+"/content", "get-artifact-content", "An artifact's content")
-	content.Responses = map[string]*huma.Response{"200": {Description: "The content", Content: map[string]*huma.MediaType{"application/octet-stream": {}}}}
+	content.Responses = map[string]*huma.Response{
+		"200": {Description: "The content", Content: map[string]*huma.MediaType{"application/octet-stream": {}}},
+		"206": {Description: "The part that Range asks for", Content: map[string]*huma.MediaType{"application/octet-stream": {}}},
+	}
 	huma.Register(api, content, r.content)
 	huma.Register(api, op(http.MethodDelete, one, "delete-artifact", "Delete an artifact"), r.remove)
 	huma.Register(api, op(http.MethodPost, one+"/promote", "promote-artifact", "Let an artifact be used in an environment"), r.promote)
@@ -79,7 +82,7 @@ type Upload struct {
 	Repository string `query:"repository" required:"true" maxLength:"128"`
 	Name       string `query:"name" required:"true" maxLength:"128"`
 	Version    string `query:"version" required:"true" maxLength:"128"`
-	Checksum   string `query:"checksum" required:"true" maxLength:"256" doc:"sha256:HEX or sha512:HEX"`
+	Checksum   string `query:"checksum" required:"true" maxLength:"256" doc:"sha256:HEX, sha512:HEX or blake3:HEX"`
 
 	r io.Reader
 }
@@ -100,7 +103,7 @@ func (r *Room) upload(ctx context.Context, in *Upload) (*reply, error) {
 	}
 	want, second, ok := parseChecksum(in.Checksum)
 	if !ok {
-		faults = append(faults, spec.Fault{Path: "checksum", Message: "want sha256: or sha512: and the sum in hexadecimal"})
+		faults = append(faults, spec.Fault{Path: "checksum", Message: "want sha256:, sha512: or blake3: and the sum in hexadecimal, of 64, 128 or 64 digits"})
 	}
 	if faults != nil {
 		return nil, httpapi.Invalid("query", faults)
@@ -196,10 +199,15 @@ func (r *Room) list(ctx context.Context, in *struct {
 	return out, rows.Err()
 }
 
+const corrupt = "the artifact is corrupt: upload it again under another version, or the same content under this one and validate it"
+
 func (r *Room) content(ctx context.Context, in *Ref) (*huma.StreamResponse, error) {
 	a, err := r.visible(ctx, in.ref(), "Artifact::read")
 	if err != nil {
 		return nil, err
+	}
+	if a.Status != "valid" {
+		return nil, httpapi.Conflict(corrupt)
 	}
 	f, err := r.store.Get(a.Tenant, a.sum)
 	if err != nil {
@@ -258,7 +266,7 @@ func (r *Room) promote(ctx context.Context, in *struct {
 }) (*reply, error) {
 	return r.change(ctx, &Ref{in.Repository, in.Name, in.Version}, "Artifact::promote", func(a *Artifact, now time.Time) ([]event.Event, error) {
 		if a.Status != "valid" {
-			return nil, httpapi.Conflict("the artifact is corrupt")
+			return nil, httpapi.Conflict(corrupt)
 		}
 		if !a.promote(in.Body.Env) {
 			return nil, nil
@@ -279,8 +287,7 @@ func (r *Room) validate(ctx context.Context, in *Ref) (*reply, error) {
 	status := "corrupt"
 	f, err := r.store.Get(a.Tenant, a.sum)
 	if err == nil {
-		sum := sha256.New()
-		if _, err = io.Copy(sum, f); err == nil && hex.EncodeToString(sum.Sum(nil)) == a.sum {
+		if matches(a, f) {
 			status = "valid"
 		}
 		f.Close()
@@ -289,6 +296,21 @@ func (r *Room) validate(ctx context.Context, in *Ref) (*reply, error) {
 		a.Status, a.Checked = status, now
 		return []event.Event{event.ArtifactValidated.Event(about(ctx, a, now.Format(time.RFC3339Nano), now), event.ArtifactChecked{Ref: a.ArtifactRef, Status: status})}, nil
 	})
+}
+
+// matches says whether a content has an artifact's checksum, and the SHA-256 under
+// which it is kept.
+func matches(a *Artifact, content io.Reader) bool {
+	want, second, ok := parseChecksum(a.Checksum.Algo + ":" + a.Checksum.Value)
+	sum := sha256.New()
+	out := io.Writer(sum)
+	if second != nil {
+		out = io.MultiWriter(sum, second)
+	}
+	if _, err := io.Copy(out, content); err != nil || !ok {
+		return false
+	}
+	return hex.EncodeToString(sum.Sum(nil)) == a.sum && (second == nil || hex.EncodeToString(second.Sum(nil)) == want.Value)
 }
 
 // remove deletes an artifact, and its content unless another has the same.

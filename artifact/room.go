@@ -22,6 +22,8 @@ import (
 	"sync"
 	"time"
 
+	"lukechampine.com/blake3"
+
 	"fragua.dev/fragua/contract/artifacts"
 	"fragua.dev/fragua/contract/authz"
 	"fragua.dev/fragua/contract/event"
@@ -127,7 +129,8 @@ func (r *Room) Run(ctx context.Context) error {
 // Close closes the database and the folder.
 func (r *Room) Close() error { return errors.Join(r.db.Close(), r.store.Close()) }
 
-// parseChecksum reads algo:HEX.
+// parseChecksum reads algo:HEX, and returns the hash that proves it, unless that is
+// SHA-256, which every content has.
 func parseChecksum(s string) (spec.Checksum, hash.Hash, bool) {
 	algo, value, _ := strings.Cut(s, ":")
 	value = strings.ToLower(value)
@@ -138,6 +141,8 @@ func parseChecksum(s string) (spec.Checksum, hash.Hash, bool) {
 		return spec.Checksum{Algo: algo, Value: value}, nil, true
 	case algo == "sha512" && len(raw) == 64:
 		return spec.Checksum{Algo: algo, Value: value}, sha512.New(), true
+	case algo == "blake3" && len(raw) == 32:
+		return spec.Checksum{Algo: algo, Value: value}, blake3.New(32, nil), true
 	}
 	return spec.Checksum{}, nil, false
 }
@@ -293,6 +298,9 @@ func (k keeper) Open(ctx context.Context, t ident.Tenant, ref spec.ArtifactRef) 
 	}
 	if err != nil {
 		return nil, err
+	}
+	if a.Status != "valid" {
+		return nil, fmt.Errorf("%s: %s", ref, corrupt)
 	}
 	answer, err := k.decide(ctx, t, "Artifact::read", ref, attrs(ref, "", true))
 	if err != nil {

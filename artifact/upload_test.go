@@ -2,6 +2,7 @@ package artifact
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -12,7 +13,7 @@ import (
 func TestAnUploadIsKeptAsItCame(t *testing.T) {
 	h := newHouse(t)
 	content := "\x00binary\xff" + strings.Repeat("x", 100_000)
-	for ref, sum := range map[string]string{"r|a|1": sum256(content), "r|b|1": sum512(content)} {
+	for ref, sum := range map[string]string{"r|a|1": sum256(content), "r|b|1": sum512(content), "r|c|1": sumBlake3(content)} {
 		if code := h.put(ref, sum, strings.NewReader(content)); code != 201 {
 			t.Fatalf("%s: %d", ref, code)
 		}
@@ -23,16 +24,20 @@ func TestAnUploadIsKeptAsItCame(t *testing.T) {
 		if got := h.want(200, "GET", path+"/content", "").Body.String(); got != content {
 			t.Errorf("%s came back as %d other bytes", ref, len(got))
 		}
+		h.want(200, "POST", path+"/validate", "")
+		if a := h.read(path); a.Status != "valid" {
+			t.Errorf("%s is then %s", ref, a.Status)
+		}
 	}
-	h.wantFiles(content) // once for both
-	if n := h.count("ArtifactUploaded"); n != 2 {
+	h.wantFiles(content) // once for all
+	if n := h.count("ArtifactUploaded"); n != 3 {
 		t.Errorf("said %d times", n)
 	}
 }
 
 func TestAnotherChecksumKeepsNothing(t *testing.T) {
 	h := newHouse(t)
-	for _, sum := range []string{sum256("other"), sum512("other")} {
+	for _, sum := range []string{sum256("other"), sum512("other"), sumBlake3("other")} {
 		if code := h.put("r|a|1", sum, strings.NewReader("content")); code != 422 {
 			t.Errorf("%.10s: %d", sum, code)
 		}
@@ -48,7 +53,7 @@ func TestTheSameAgainIsTheFirstOne(t *testing.T) {
 	h := newHouse(t)
 	h.keep("r|a|1", "content")
 	first := h.read("/artifacts/r/a/1")
-	for _, sum := range []string{sum256("content"), sum512("content"), "sha256:" + strings.ToUpper(sum256("content")[7:])} {
+	for _, sum := range []string{sum256("content"), sum512("content"), sumBlake3("content"), "sha256:" + strings.ToUpper(sum256("content")[7:])} {
 		if code := h.put("r|a|1", sum, strings.NewReader("content")); code != 200 {
 			t.Errorf("%.10s: %d", sum, code)
 		}
@@ -86,7 +91,7 @@ func TestNamesLeadNowhere(t *testing.T) {
 			}
 		}
 	}
-	for _, sum := range []string{"", "sha256:", "md5:00", "sha256:zz", sum256("c") + "00", "sha512:" + sum256("c")[7:], sum256("c")[7:]} {
+	for _, sum := range []string{"", "sha256:", "md5:00", "sha256:zz", sum256("c") + "00", "sha512:" + sum256("c")[7:], sum256("c")[7:], "blake3:", "blake3:" + sum512("c")[7:]} {
 		if code := h.put("r|a|1", sum, strings.NewReader("c")); code != 422 {
 			t.Errorf("checksum %q: %d", sum, code)
 		}
@@ -160,4 +165,17 @@ func TestOneContentUnderManyNamesComesAndGoes(t *testing.T) {
 		t.Errorf("%d contents were gone while their artifacts were there", lost.Load())
 	}
 	h.wantFiles()
+}
+
+// TestBlake3IsThatOfOthers uploads with the sums that the algorithm's authors give.
+func TestBlake3IsThatOfOthers(t *testing.T) {
+	h := newHouse(t)
+	for i, c := range [][2]string{
+		{"", "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"},
+		{"abc", "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"},
+	} {
+		if code := h.put(fmt.Sprintf("r|a|%d", i), "blake3:"+c[1], strings.NewReader(c[0])); code != 201 {
+			t.Errorf("%q: %d", c[0], code)
+		}
+	}
 }

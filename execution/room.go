@@ -107,7 +107,7 @@ func Open(ctx context.Context, cfg Config) (*Room, error) {
 		attempts: map[key]*work{}, execs: map[execKey]*running{},
 	}
 	r.ctx, r.stop = context.WithCancel(context.Background())
-	if r.logs, err = logstore.Open(logstore.Config{DB: db, Dir: filepath.Join(cfg.Dir, "logs"), Now: cfg.Now, Log: cfg.Log}); err != nil {
+	if r.logs, err = logstore.Open(logstore.Config{DB: db, Dir: filepath.Join(cfg.Dir, "logs"), Now: cfg.Now}); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	if cfg.Dial == nil {

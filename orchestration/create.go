@@ -60,11 +60,16 @@ func tagList(tags map[string]string) []string {
 	return out
 }
 
-func (r *Room) full() error {
-	if r.live.Load() >= int64(r.cfg.MaxLive) {
-		return httpapi.TooMany(time.Second, "too many jobs have not ended yet; try again when some have")
+// full refuses a command while too many jobs have not ended, unless it is a repeat:
+// earlier looks for what the first one made, and ends in errAbsent if there is none.
+func (r *Room) full(earlier func() error) error {
+	if r.live.Load() < int64(r.cfg.MaxLive) {
+		return nil
 	}
-	return nil
+	if err := earlier(); !errors.Is(err, errAbsent) {
+		return err
+	}
+	return httpapi.TooMany(time.Second, "too many jobs have not ended yet; try again when some have")
 }
 
 // createJob accepts a job, or finds the one that was accepted before. fresh says
@@ -75,6 +80,9 @@ func (r *Room) createJob(ctx context.Context, o order) (view Job, fresh bool, er
 		o.Spec.Affinity = o.Affinity
 	}
 	o.Spec = o.Spec.Normal()
+	if len(o.Tags) == 0 { // {} asks for what nothing asks for
+		o.Tags = nil
+	}
 	hash := fingerprint(o.Spec, o.Tags, o.Priority)
 	if o.Job == "" {
 		o.Job = ident.Job(r.cfg.IDs("job"))
@@ -94,7 +102,10 @@ func (r *Room) createJob(ctx context.Context, o order) (view Job, fresh bool, er
 	if err != nil {
 		return Job{}, false, err
 	}
-	if err := r.full(); err != nil {
+	if err := r.full(func() error {
+		_, err := r.readJob(ctx, p.Tenant, j.ID)
+		return err
+	}); err != nil {
 		return Job{}, false, err
 	}
 	var stored *job

@@ -256,7 +256,12 @@ func (r *Room) retryJob(ctx context.Context, id string) (Job, bool, error) {
 	case old.Run != "":
 		return Job{}, false, httpapi.Conflict("the job belongs to a run: POST /runs/" + string(old.Run) + "/retry runs again what failed")
 	}
-	if err := r.full(); err != nil {
+	if err := r.full(func() error {
+		if old.RetriedBy == "" {
+			return errAbsent
+		}
+		return nil
+	}); err != nil {
 		return Job{}, false, err
 	}
 	var (

@@ -129,11 +129,19 @@ func (r *Room) createRun(ctx context.Context, id string, o runOrder) (*runReply,
 	if faults != nil {
 		return nil, httpapi.Invalid("body", faults)
 	}
+	if len(o.Env) == 0 { // {} and [] ask for what nothing asks for
+		o.Env = nil
+	}
+	if len(o.Jobs) == 0 {
+		o.Jobs = nil
+	}
 	answer, err := r.gate.Ask(ctx, "Pipeline::execute", pipelineResource(p), nil)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.full(); err != nil {
+	if err := r.full(func() error {
+		return decode(r.db.QueryRow(ctx, `SELECT body FROM run WHERE tenant = $1 AND id = $2`, string(p.Tenant), string(o.Run)), &run{})
+	}); err != nil {
 		return nil, err
 	}
 	x, jobs := r.newRun(ctx, p, o)
@@ -291,7 +299,7 @@ func (r *Room) retryRun(ctx context.Context, id string) (*runReply, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.full(); err != nil {
+	if err := r.full(func() error { return errAbsent }); err != nil { // no retry of a run is a repeat
 		return nil, err
 	}
 	began := 0

@@ -204,3 +204,37 @@ func TestTooManyLiveJobsAreRefused(t *testing.T) {
 	h.end("j0", true)
 	h.want(201, "POST", "/jobs", `{"job_id":"j2","spec":{"command":["x"]}}`, nil)
 }
+
+// TestARepeatIsAnsweredWhileTheQueueIsFull repeats commands that were accepted, under
+// the bound that they helped to reach.
+func TestARepeatIsAnsweredWhileTheQueueIsFull(t *testing.T) {
+	h, _ := aRun(t, `"a":{"command":["x"]}`)
+	for _, id := range []string{"j", "old"} {
+		h.want(201, "POST", "/jobs", fmt.Sprintf(`{"job_id":%q,"spec":{"command":["x"]}}`, id), nil)
+	}
+	h.run("old")
+	h.end("old", false)
+	h.want(201, "POST", "/jobs/old/retry", "", nil)
+	h.room.cfg.MaxLive = int(h.room.live.Load())
+	for _, c := range []struct {
+		status     int
+		path, body string
+	}{
+		{200, "/jobs", `{"job_id":"j","spec":{"command":["x"]}}`},
+		{409, "/jobs", `{"job_id":"j","spec":{"command":["y"]}}`},
+		{429, "/jobs", `{"job_id":"k","spec":{"command":["x"]}}`},
+		{429, "/jobs", `{"spec":{"command":["x"]}}`},
+		{200, "/jobs/old/retry", ""},
+		{200, "/pipelines/p/runs", `{"run_id":"r"}`},
+		{409, "/pipelines/p/runs", `{"run_id":"r","env":{"A":"1"}}`},
+		{429, "/pipelines/p/runs", `{"run_id":"s"}`},
+		{429, "/pipelines/p/runs", ""},
+	} {
+		if got := h.call("POST", c.path, c.body, nil); got != c.status {
+			t.Errorf("%s %s: %d, want %d", c.path, c.body, got, c.status)
+		}
+	}
+	if code := h.callAs("other", "POST", "/jobs", `{"job_id":"j","spec":{"command":["x"]}}`, nil); code != 429 {
+		t.Errorf("another tenant's first job of this name: %d", code)
+	}
+}

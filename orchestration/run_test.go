@@ -197,3 +197,14 @@ func TestAllFaultsOfARunAreToldAtOnce(t *testing.T) {
 		t.Errorf("faults at %q, want %q", at, want)
 	}
 }
+
+// TestNothingAsksForTheSameAsEmpty repeats orders in which what is not there was
+// written as empty, or the other way round.
+func TestNothingAsksForTheSameAsEmpty(t *testing.T) {
+	h, _ := aRun(t, diamond)
+	h.want(200, "POST", "/pipelines/p/runs", `{"run_id":"r","env":{},"jobs":[]}`, nil)
+	h.want(201, "POST", "/pipelines/p/runs", `{"run_id":"s","env":{},"jobs":[]}`, nil)
+	h.want(200, "POST", "/pipelines/p/runs", `{"run_id":"s"}`, nil)
+	h.want(201, "POST", "/jobs", `{"job_id":"j","spec":{"command":["x"]},"tags":{}}`, nil)
+	h.want(200, "POST", "/jobs", `{"job_id":"j","spec":{"command":["x"],"env":{}}}`, nil)
+}

@@ -45,24 +45,42 @@ func secretResource(ctx context.Context, name string) authz.Resource {
 	return authz.Resource{Type: "Secret", ID: name, Tenant: authz.From(ctx).Tenant}
 }
 
-func (r *Room) setSecret(ctx context.Context, in *struct {
+// SecretName is the name in a path.
+type SecretName struct {
 	Name string `path:"name" maxLength:"255" example:"NPM_TOKEN" doc:"A variable's name"`
+}
+
+// Resolve says what is wrong with a name, whatever becomes of the body.
+func (n *SecretName) Resolve(huma.Context) []error {
+	if validSecret(n.Name) {
+		return nil
+	}
+	return []error{&huma.ErrorDetail{Location: "path.name", Message: "a secret's name is a variable's: letters, digits and '_', and not one of the platform's own"}}
+}
+
+// secretValue is a text of bounded length; a schema counts letters, not bytes.
+type secretValue string
+
+// Resolve says when a value is too long.
+func (v *secretValue) Resolve(huma.Context) []error {
+	if len(*v) <= maxSecretBytes {
+		return nil
+	}
+	return httpapi.Faults("body", []spec.Fault{{Path: "value", Message: fmt.Sprintf("want at most %d bytes", maxSecretBytes)}})
+}
+
+func (r *Room) setSecret(ctx context.Context, in *struct {
+	SecretName
 	Body struct {
-		Value string `json:"value" minLength:"1" doc:"At most 64 KiB"`
+		Value secretValue `json:"value" minLength:"1" doc:"At most 64 KiB"`
 	}
 }) (*secretReply, error) {
-	if !validSecret(in.Name) {
-		return nil, httpapi.Invalid("path", []spec.Fault{{Path: "name", Message: "a secret's name is a variable's: letters, digits and '_', and not one of the platform's own"}})
-	}
-	if len(in.Body.Value) > maxSecretBytes {
-		return nil, httpapi.Invalid("body", []spec.Fault{{Path: "value", Message: fmt.Sprintf("want at most %d bytes", maxSecretBytes)}})
-	}
 	answer, err := r.gate.Ask(ctx, "Secret::write", secretResource(ctx, in.Name), nil)
 	if err != nil {
 		return nil, err
 	}
 	t := authz.From(ctx).Tenant
-	sealed, err := r.vault.seal(t, in.Name, in.Body.Value)
+	sealed, err := r.vault.seal(t, in.Name, string(in.Body.Value))
 	if err != nil {
 		return nil, err
 	}

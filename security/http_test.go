@@ -220,6 +220,12 @@ func TestSecrets(t *testing.T) {
 	}{
 		{"PUT", "/secrets/1", `{"value":"hunter2"}`, 422, "path.name"},
 		{"PUT", "/secrets/a-b", `{"value":"hunter2"}`, 422, "path.name"},
+		{"PUT", "/secrets/a-b", `{"value":""}`, 422, "path.name"},
+		{"PUT", "/secrets/a-b", `{"value":""}`, 422, "body.value"},
+		{"PUT", "/secrets/a-b", `{"value":["hunter2"]}`, 422, "path.name"},
+		{"PUT", "/secrets/a-b", `{"value":["hunter2"]}`, 422, "body.value"},
+		{"PUT", "/secrets/a-b", `{"value":"` + strings.Repeat("hunter2", 10_000) + `"}`, 422, "path.name"},
+		{"PUT", "/secrets/a-b", `{"value":"` + strings.Repeat("hunter2", 10_000) + `"}`, 422, "at most 65536 bytes"},
 		{"PUT", "/secrets/FRAGUA_X", `{"value":"hunter2"}`, 422, "path.name"},
 		{"PUT", "/secrets/A", `{"value":""}`, 422, "body.value"},
 		{"PUT", "/secrets/A", `{"value":null}`, 422, "body.value"},

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"sync"
 	"time"
 
@@ -113,7 +115,41 @@ func (o *opened) openBus(ctx context.Context) error {
 		o.stream.Close()
 		return nil
 	})
-	return err
+	return errors.Join(err, o.tellBus())
+}
+
+// busAddress returns HOST:PORT of the bus that this process opened to others because
+// somebody asked for it, or nothing.
+func (o *opened) busAddress() string {
+	if o.NATSListen == "" {
+		return ""
+	}
+	return o.stream.Address()
+}
+
+// tellBus writes where the open bus is, for whoever asked for any free port. What a
+// server that was killed has left is removed.
+func (o *opened) tellBus() error {
+	if !o.here(front) {
+		return nil
+	}
+	file := o.dir("nats.address")
+	undo := func() error {
+		if err := os.Remove(file); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	address := o.busAddress()
+	if address == "" {
+		return undo()
+	}
+	o.undo = append(o.undo, undo)
+	fresh := file + ".new"
+	if err := os.WriteFile(fresh, []byte(address+"\n"), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(fresh, file)
 }
 
 // guard has who answer for the security room, here and in other processes.

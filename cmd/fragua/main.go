@@ -47,7 +47,11 @@ func main() {
 }
 
 func run(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as under nohup, which is to outlive its terminal
+		ends = append(ends, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	defer stop()
 	begun := false
 	root := rootCommand()
@@ -116,5 +120,11 @@ func rootCommand() *cobra.Command {
 		artifactCommand(), eventsCommand(), auditCommand(), policyCommand(), secretCommand(), tokenCommand(), loginCommand(), logoutCommand(),
 		whoamiCommand(), doctorCommand(), versionCommand(),
 	)
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" { // cobra's own takes a shell that it does not know for a call for help
+			cmd.Args, cmd.RunE = noCommand, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	}
 	return root
 }

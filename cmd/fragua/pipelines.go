@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"fragua.dev/fragua/contract/spec"
 	"fragua.dev/fragua/internal/client"
 	"fragua.dev/fragua/internal/pipelinefile"
 )
@@ -160,5 +161,11 @@ func variables(args []string) (map[string]string, error) {
 		}
 		out[name] = value
 	}
-	return out, nil
+	var errs []error
+	for _, f := range (spec.Pipeline{Name: "x", Env: out}).Validate() {
+		if f.Path != "jobs" { // which are the pipeline's
+			errs = append(errs, fmt.Errorf("--env %s: %s", printable(strings.TrimPrefix(strings.TrimPrefix(f.Path, "env"), ".")), f.Message))
+		}
+	}
+	return out, errors.Join(errs...)
 }

@@ -79,7 +79,7 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&services, "services", "all", "services that run here: all, or some of orchestration,scheduling,worker,execution,telemetry,security,artifact,console")
 	f.StringVar(&s.Database, "database", "sqlite", "where data is kept")
 	f.StringVar(&s.NATS, "nats", "", "URL of a NATS server; unless given the embedded one, with --services that of the process with orchestration")
-	f.StringVar(&s.NATSListen, "nats-listen", "", "HOST:PORT that opens the embedded bus; on loopback anyone may read events there, to write takes DIR/bus.password")
+	f.StringVar(&s.NATSListen, "nats-listen", "", "HOST:PORT that opens the embedded bus; port 0 picks one, see DIR/nats.address; on loopback anyone may read events there, to write takes DIR/bus.password")
 	f.StringVar(&s.Provider, "provider", "process", "what workers are: process")
 	f.IntVar(&s.MaxWorkers, "max-workers", 0, "workers at one time; 512 unless given")
 	f.IntVar(&s.MaxQueue, "max-queue", 0, "jobs that have not ended; more are refused with 429; 100000 unless given")
@@ -95,6 +95,10 @@ func supported(s Settings) error {
 		return errors.New("--listen: want HOST:PORT, with a port from 0 to 65535")
 	case s.NATSListen != "" && !isAddress(s.NATSListen):
 		return errors.New("--nats-listen: want HOST:PORT, with a port from 0 to 65535")
+	case s.MaxWorkers < 0:
+		return errors.New("--max-workers: want a number from 1 on, or 0 for the usual one")
+	case s.MaxQueue < 0:
+		return errors.New("--max-queue: want a number from 1 on, or 0 for the usual one")
 	case s.Outlive < minOutlive || s.Outlive > maxOutlive:
 		return fmt.Errorf("--outlive: want %v to %v", minOutlive, maxOutlive)
 	case s.Database != "sqlite" && s.Database != "":
@@ -156,6 +160,9 @@ func serve(ctx context.Context, s Settings) error {
 		}
 	}
 	fmt.Fprintf(os.Stderr, "fragua %s serves %s\n  data   %s\n  token  %s\n", version, h.URL(), s.Data, filepath.Join(s.Data, "owner.token"))
+	if address := h.busAddress(); address != "" {
+		fmt.Fprintf(os.Stderr, "  nats   nats://%s\n", address)
+	}
 	if len(s.Services) > 0 {
 		fmt.Fprintf(os.Stderr, "  rooms  %s\n", strings.Join(s.Services, ","))
 	}

@@ -34,6 +34,7 @@ func snapshot(dir string, names []string, most int64) (file *os.File, version st
 	if err := measure(dir, names, most); err != nil {
 		return nil, "", err
 	}
+	tellSpecial(os.Stderr, special(dir, names))
 	file, err = os.CreateTemp("", "fragua-source-*")
 	if err != nil {
 		return nil, "", err
@@ -89,6 +90,44 @@ func measure(dir string, names []string, most int64) error {
 	largest := slices.MaxFunc(slices.Collect(maps.Keys(parts)), func(a, b string) int { return cmp.Compare(parts[a], parts[b]) })
 	return fmt.Errorf("they come to %d MiB, and %d MiB is the most; %d MiB lie in %s: in a git repository .gitignore keeps files out",
 		total>>20, most>>20, parts[largest]>>20, printable(largest))
+}
+
+// special returns the pipes, sockets and devices that lie beside files, unless git
+// ignores them: they have no content that could travel, and git lists none of them.
+func special(dir string, names []string) (found []string) {
+	folders := map[string]bool{".": true}
+	for _, name := range names {
+		folders[filepath.Dir(name)] = true
+	}
+	for _, folder := range slices.Sorted(maps.Keys(folders)) {
+		entries, _ := os.ReadDir(filepath.Join(dir, folder)) // gone meanwhile: nothing to tell
+		for _, e := range entries {
+			if t := e.Type(); !t.IsRegular() && !t.IsDir() && t&fs.ModeSymlink == 0 {
+				found = append(found, filepath.Join(folder, e.Name()))
+			}
+		}
+	}
+	if found == nil {
+		return nil
+	}
+	cmd := exec.Command("git", "-C", dir, "check-ignore", "-z", "--stdin")
+	cmd.Stdin = strings.NewReader(strings.Join(found, "\x00"))
+	out, _ := cmd.Output() // without git, or outside a repository, nothing is ignored
+	ignored := strings.Split(string(out), "\x00")
+	return slices.DeleteFunc(found, func(name string) bool { return slices.Contains(ignored, name) })
+}
+
+// maxTold bounds the lines about what is left out.
+const maxTold = 10
+
+func tellSpecial(out io.Writer, names []string) {
+	for i, name := range names {
+		if i == maxTold {
+			fmt.Fprintf(out, "left out: %d more pipes, sockets and devices\n", len(names)-i)
+			return
+		}
+		fmt.Fprintf(out, "left out: %s, which is neither a file nor a folder\n", printable(name))
+	}
 }
 
 // files returns what belongs to a folder: what git does not ignore, or everything;

@@ -6,7 +6,7 @@
 //	GET  /logs/{exec_id} ?from=N → frames           from byte N of the frame stream (see logframe) until its end
 //	POST /complete       CompleteRequest → Exec     waits for the end, bounded; the same answer when asked again
 //	POST /cancel         CancelRequest → Exec       ends a step: TERM to its group, KILL after the grace
-//	PUT  /workspace      tar, zstd                  unpacked into the empty workspace, before the first step
+//	PUT  /workspace      tar, tar.gz, tar.zst       unpacked into the empty workspace, before the first step
 //	GET  /files?path=P   a file's bytes, or a folder as tar (X-Fragua-Kind: file | tar)
 //	POST /lease          LeaseReply                 nothing but a sign of life
 //	POST /worker         WorkerRequest → Proof      the connection goes on with the agent's next worker

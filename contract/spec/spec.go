@@ -86,8 +86,9 @@ type Artifact struct {
 	Path       string `json:"path" maxLength:"4096" minLength:"1" doc:"Within the workspace; a folder is kept as a tar archive"`
 }
 
-// A Source names the artifact that is unpacked into a job's workspace: a tar
-// archive, compressed with zstd, of the files a run was started from.
+// A Source names the artifact that is unpacked into a job's workspace: a tar archive,
+// plain or compressed with gzip or zstd, such as the files a run was started from or a
+// folder that another job kept.
 type Source struct {
 	Repository string `json:"repository" maxLength:"128"`
 	Name       string `json:"name" maxLength:"128"`

@@ -1,20 +1,13 @@
 package agent
 
 import (
-	"archive/tar"
 	"encoding/json"
 	"errors"
 	"io"
-	"io/fs"
 	"net/http"
-	"os"
-	"path"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/klauspost/compress/zstd"
 
 	"fragua.dev/fragua/contract/agentapi"
 	"fragua.dev/fragua/contract/ident"
@@ -254,58 +247,4 @@ func (j *job) serveWorkspace(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, struct{}{})
-}
-
-// unpack lays a tar archive, compressed with zstd, into dir, and nothing anywhere
-// else.
-func unpack(dir string, r io.Reader) error {
-	z, err := zstd.NewReader(r, zstd.WithDecoderMaxMemory(256<<20), zstd.WithDecoderConcurrency(1))
-	if err != nil {
-		return err
-	}
-	defer z.Close()
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	in := tar.NewReader(io.LimitReader(z, agentapi.MaxWorkspace))
-	for {
-		h, err := in.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		name := path.Clean(h.Name)
-		if !filepath.IsLocal(name) {
-			return errors.New("a name leads out of the workspace")
-		}
-		if parent := path.Dir(name); parent != "." {
-			if err := root.MkdirAll(parent, 0o755); err != nil {
-				return err
-			}
-		}
-		switch h.Typeflag {
-		case tar.TypeDir:
-			err = root.MkdirAll(name, 0o755)
-		case tar.TypeSymlink:
-			err = root.Symlink(h.Linkname, name)
-		case tar.TypeReg:
-			err = write(root, name, fs.FileMode(h.Mode).Perm(), in)
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-func write(root *os.Root, name string, mode fs.FileMode, r io.Reader) error {
-	f, err := root.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, mode|0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, r)
-	return errors.Join(err, f.Close())
 }

@@ -29,7 +29,7 @@ func openStore(t *testing.T) *Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	s, err := Open(Config{DB: db, Dir: filepath.Join(dir, "logs"), Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	s, err := Open(Config{DB: db, Dir: filepath.Join(dir, "logs"), Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,6 +107,22 @@ func TestReadWhatWasPrinted(t *testing.T) {
 		if got, want := get(fmt.Sprintf("from=%d&to=%d", first, last), ""), strings.Join(lines[first-1:min(last, len(lines))], ""); got != want {
 			t.Fatalf("lines %d to %d: %d bytes, want %d", first, last, len(got), len(want))
 		}
+	}
+}
+
+// TestAReaderThatHasGoneIsNoFault asks for a log in a request that was cancelled.
+func TestAReaderThatHasGoneIsNoFault(t *testing.T) {
+	s := openStore(t)
+	keep(t, s, 1000)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var said bytes.Buffer
+	defer slog.SetDefault(slog.Default())
+	slog.SetDefault(slog.New(slog.NewTextHandler(&said, nil)))
+	w := httptest.NewRecorder()
+	s.Serve(w, httptest.NewRequest(http.MethodGet, "/logs/exe_1", nil).WithContext(ctx), "acme", "exe_1", ended)
+	if w.Code != 499 || said.Len() > 0 {
+		t.Errorf("%d, and in the log %q", w.Code, said.String())
 	}
 }
 

@@ -3,6 +3,7 @@ package logstore
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -35,8 +36,7 @@ type shown struct {
 func (s *Store) Serve(w http.ResponseWriter, r *http.Request, t ident.Tenant, e ident.Exec, ended func() bool) {
 	l, err := s.find(r.Context(), t, e)
 	if err != nil {
-		s.cfg.Log.Error("a log cannot be read", "exec_id", e, "error", err)
-		http.Error(w, "the log cannot be read", http.StatusServiceUnavailable)
+		httpapi.Fail(w, r, fmt.Errorf("the log of %s cannot be read: %w", e, err))
 		return
 	}
 	defer l.release()

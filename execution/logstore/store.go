@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -35,7 +34,6 @@ type Config struct {
 	DB  *sqldb.DB // of the room; it holds Schema
 	Dir string    // for the files of long logs
 	Now func() time.Time
-	Log *slog.Logger
 }
 
 // Store keeps logs.

@@ -4,6 +4,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync"
@@ -87,6 +88,11 @@ func (a *api) DocumentOperation(op *huma.Operation) {
 	also, _ := op.Metadata[alsoKey].(map[string]string)
 	for status, when := range also {
 		op.Responses[status] = &huma.Response{Description: when, Content: op.Responses[strconv.Itoa(op.DefaultStatus)].Content}
+	}
+	if op.Responses["default"] == nil { // huma says it of those alone that have one answer
+		op.Responses["default"] = &huma.Response{Description: "Error", Content: map[string]*huma.MediaType{
+			mediaProblem: {Schema: a.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Problem](), true, "")},
+		}}
 	}
 	if !op.Hidden {
 		a.OpenAPI().AddOperation(op)

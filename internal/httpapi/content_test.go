@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestRangeOfNothing(t *testing.T) {
+func TestRanges(t *testing.T) {
 	for ask, want := range map[string]struct {
 		status      int
 		place, text string
@@ -18,6 +18,9 @@ func TestRangeOfNothing(t *testing.T) {
 		"bytes=-2":  {http.StatusPartialContent, "bytes 3-4/5", "lo"},
 		"bytes=-10": {http.StatusPartialContent, "bytes 0-4/5", "hello"},
 		"":          {http.StatusOK, "", "hello"},
+		"lines=1-2": {http.StatusOK, "", "hello"},
+		"lines":     {http.StatusOK, "", "hello"},
+		"Bytes=1-2": {http.StatusPartialContent, "bytes 1-2/5", "el"},
 	} {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.Header.Set("Range", ask)

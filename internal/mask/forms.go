@@ -58,11 +58,10 @@ func formsOf(secret string) []needle {
 			}
 		}
 	}
-	if strings.Contains(strings.TrimSpace(secret), "\n") {
-		for line := range strings.Lines(secret) { // a tool may print the lines of a key one by one
-			if line = strings.TrimSpace(line); len(line) >= 2*MinLen {
-				add(line, false)
-			}
+	lines := strings.FieldsFunc(secret, func(c rune) bool { return c == '\n' || c == '\r' })
+	if len(lines) > 1 {
+		for _, line := range lines { // a tool may print the lines of a key one by one
+			add(strings.TrimSpace(line), false)
 		}
 	}
 	return out

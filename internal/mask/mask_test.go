@@ -98,6 +98,18 @@ func TestShortSecretsAreNotHidden(t *testing.T) {
 	}
 }
 
+func TestEachLineOfASecretIsHidden(t *testing.T) {
+	set := mask.New([]string{"user=a\rpw:4\r\n  k7#Q \nabc\n\nlonger than these"})
+	for _, line := range []string{"user=a", "pw:4", "k7#Q", "longer than these"} {
+		if got := masked(set, "it is "+line+"."); got != "it is ***." {
+			t.Errorf("%q", got)
+		}
+	}
+	if got := masked(set, "abc is too short to hide"); got != "abc is too short to hide" {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestTheLongestSecretWins(t *testing.T) {
 	set := mask.New([]string{"hunter22", "hunter22-and-more"})
 	if got := masked(set, "hunter22-a", "nd-more hunter22-and"); got != "*** ***-and" {

@@ -84,7 +84,7 @@ func (r *Reader) AsyncAPI() []byte {
 			{"api", object{{"host", "127.0.0.1:7070"}, {"pathname", "/events"}, {"protocol", "http"},
 				{"description", "Server-sent events of the token's tenant; ?subject= filters, Last-Event-ID resumes"}}},
 			{"bus", object{{"host", "127.0.0.1:4222"}, {"protocol", "nats"},
-				{"description", "JetStream, where the server was started with --nats or --nats-listen"}}},
+				{"description", "JetStream, where the server was started with --nats or --nats-listen; DIR/nats.address says where the latter opened it"}}},
 		}},
 		{"channels", channels}, {"operations", operations},
 		{"components", object{{"messages", messages}, {"schemas", sorted(s.defs)}}},
