@@ -230,7 +230,9 @@ func send(cmd *cobra.Command, c *client.Client, dir string, p *spec.Pipeline) er
 		return err
 	}
 	for name, j := range p.Jobs {
-		j.Source = &src
+		if j.Source == nil { // else it starts from what another job has kept
+			j.Source = &src
+		}
 		p.Jobs[name] = j
 	}
 	return nil
