@@ -33,7 +33,7 @@ const maxBatch = 256
 // it; a commit costs as much CPU as several transactions. Who is alone waits for
 // nobody.
 const (
-	gather  = 8 * time.Millisecond
+	gather  = 4 * time.Millisecond
 	crowded = 2 // transactions in the commit before
 )
 
