@@ -20,7 +20,7 @@ import (
 
 const (
 	syncInterval = 2 * time.Second  // between fsyncs of JetStream's files
-	dedupWindow  = 20 * time.Second // in which a repeated message id is dropped
+	dedupWindow  = 12 * time.Second // in which a repeated message id is dropped: twice ackTime and a margin; a start reads what it holds
 	maxUnacked   = 4096             // publishes that JetStream has not acknowledged
 	ackTime      = 5 * time.Second
 	dialTime     = 5 * time.Second
