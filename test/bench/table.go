@@ -113,8 +113,9 @@ each row is the one-minute average when it was measured: the benchmark's own wor
 and whatever else the machine did.
 
 “Must” is what a release keeps; “aim” is where it wants to be. The machine's own
-speed is measured in the same run, before and after, so that shares mean the same
-on every machine.
+speed is measured in the same run, before and after, so that shares can be
+compared. They are not the same on every machine: a kernel that starts processes
+faster than its neighbour, on a processor that is no faster, makes the share smaller.
 
 `, "`make bench`", m.date, m.cpus, m.model, m.kernel, m.memory, runtime.Version(), m.load, m.runs)
 	line := func(cells []string) {
