@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -19,6 +20,8 @@ import (
 const (
 	maxPayload   = 8 << 20 // bytes of one event
 	startTimeout = 20 * time.Second
+	busMemory    = 64 << 20 // bytes, of the server within
+	busStore     = 8 << 30
 )
 
 // serve starts the server within. It is reachable from outside only when Listen
@@ -28,7 +31,7 @@ func (s *Stream) serve() error {
 	opts := &server.Options{
 		ServerName: "fragua", DontListen: s.cfg.Listen == "", NoSigs: true, NoLog: true,
 		JetStream: true, StoreDir: s.cfg.Dir, SyncInterval: syncInterval, MaxPayload: maxPayload,
-		JetStreamMaxMemory: 64 << 20, JetStreamMaxStore: 8 << 30, NoSystemAccount: true,
+		JetStreamMaxMemory: busMemory, JetStreamMaxStore: busStore, NoSystemAccount: true,
 	}
 	all := &server.User{Username: s.cfg.User, Password: s.cfg.Password}
 	if s.cfg.Listen != "" {
@@ -60,6 +63,37 @@ func (s *Stream) serve() error {
 		return errors.New("the bus did not start in time: is nats-listen taken?")
 	}
 	return nil
+}
+
+const (
+	reviveEvery = 10 * time.Second
+	reviveRoom  = 16 << 20 // bytes of free disk, below which nothing is gained
+)
+
+// revive begins the streams of the server within anew from its files. A stream that
+// once could not be written, for a full disk, takes nothing more and answers nobody
+// until then, whatever room there is (nats-server 2.15 keeps the error).
+func (s *Stream) revive() error {
+	if s.server == nil {
+		return nil
+	}
+	s.repair.Lock()
+	defer s.repair.Unlock()
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(s.cfg.Dir, &disk); err != nil {
+		return err
+	}
+	if time.Since(s.anew) < reviveEvery || disk.Bavail*uint64(disk.Bsize) < reviveRoom {
+		return nil
+	}
+	s.anew = time.Now()
+	s.cfg.Log.Warn("the bus answers nothing: its streams begin anew from their files")
+	if err := s.server.ShutdownJetStream(); err != nil {
+		return err
+	}
+	return s.server.EnableJetStream(&server.JetStreamConfig{
+		StoreDir: s.cfg.Dir, SyncInterval: syncInterval, MaxMemory: busMemory, MaxStore: busStore, Strict: true,
+	})
 }
 
 // reader may hear every event, live and stored, and say nothing.

@@ -66,6 +66,7 @@ type Stream struct {
 	js     jetstream.JetStream
 	local  map[string]bool
 	repair sync.Mutex
+	anew   time.Time // when the server within last began its streams anew
 	born   time.Time // of the youngest stream: what was acknowledged earlier is not in it
 	synced bool      // what the streams had at the start is on the disk
 	boot   string    // which start of the machine holds the files; empty: unknown, or they are elsewhere
@@ -235,6 +236,11 @@ func (s *Stream) again(ctx context.Context, u unacked, err error) {
 		return
 	}
 	s.cfg.Log.Warn("event will be published again", "event", u.row.Event.ID, "error", err)
+	if errors.Is(err, jetstream.ErrAsyncPublishTimeout) {
+		if err := s.revive(); err != nil {
+			s.cfg.Log.Warn("the bus does not begin anew", "error", err)
+		}
+	}
 	if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
 		if err := s.ensure(ctx); err != nil {
 			s.cfg.Log.Warn("streams cannot be made", "error", err)

@@ -103,6 +103,7 @@ type checker struct {
 	wrong   map[fault]bool
 	touched []span      // when an agent was made to suffer
 	lost    []time.Time // when the bus's store was deleted
+	full    bool        // the disk was full at some time
 	ready   time.Time   // when the server was ready last; zero while it is down
 }
 
@@ -144,6 +145,14 @@ func (c *checker) BusLost(at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.lost = append(c.lost, at)
+}
+
+// DiskFull takes note of a full disk: what the bus did not take it is given again
+// later, so that events may come in another order than they happened.
+func (c *checker) DiskFull() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.full = true
 }
 
 // Up takes note of a server that is ready; the zero time says that it is down.

@@ -124,6 +124,7 @@ func upTo(r *rand.Rand, ms int) time.Duration { return time.Duration(r.IntN(ms))
 
 // fill makes the disk full for a while; the server may be killed meanwhile.
 func fill(ctx context.Context, c *campaign, r *rand.Rand) error {
+	c.check.DiskFull()
 	name := filepath.Join(c.dir, "ballast")
 	f, err := os.Create(name)
 	if err != nil {

@@ -120,7 +120,12 @@ func (c *checker) checkMarks(id string, r *record) {
 func (c *checker) checkFacts(id string, r *record) {
 	var finals []fact
 	requested, started, again := map[int]bool{}, map[int]bool{}, map[int]bool{}
-	for _, f := range r.facts {
+	facts := r.facts
+	if c.full {
+		facts = slices.Clone(facts)
+		slices.SortStableFunc(facts, func(a, b fact) int { return a.At.Compare(b.At) })
+	}
+	for _, f := range facts {
 		switch f.Kind {
 		case "JobRequested":
 			requested[f.Attempt] = true
