@@ -91,10 +91,18 @@ func (s *Stream) revive() error {
 	if err := s.server.ShutdownJetStream(); err != nil {
 		return err
 	}
-	return s.server.EnableJetStream(&server.JetStreamConfig{
+	err := s.server.EnableJetStream(&server.JetStreamConfig{
 		StoreDir: s.cfg.Dir, SyncInterval: syncInterval, MaxMemory: busMemory, MaxStore: busStore, Strict: true,
 	})
+	if err == nil { // consumers of before are gone, which tails would notice late
+		next := make(chan struct{})
+		close(*s.begun.Swap(&next))
+	}
+	return err
 }
+
+// beginning returns what is closed when the streams begin anew.
+func (s *Stream) beginning() <-chan struct{} { return *s.begun.Load() }
 
 // reader may hear every event, live and stored, and say nothing.
 func reader() *server.User {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -66,10 +67,11 @@ type Stream struct {
 	js     jetstream.JetStream
 	local  map[string]bool
 	repair sync.Mutex
-	anew   time.Time // when the server within last began its streams anew
-	born   time.Time // of the youngest stream: what was acknowledged earlier is not in it
-	synced bool      // what the streams had at the start is on the disk
-	boot   string    // which start of the machine holds the files; empty: unknown, or they are elsewhere
+	begun  atomic.Pointer[chan struct{}] // closed when the streams begin anew
+	anew   time.Time                     // when the server within last began its streams anew
+	born   time.Time                     // of the youngest stream: what was acknowledged earlier is not in it
+	synced bool                          // what the streams had at the start is on the disk
+	boot   string                        // which start of the machine holds the files; empty: unknown, or they are elsewhere
 
 	unacked chan unacked // in the order in which they were published
 }
@@ -77,6 +79,8 @@ type Stream struct {
 // OpenStream connects to JetStream, or starts it, and makes the streams.
 func OpenStream(ctx context.Context, cfg StreamConfig) (*Stream, error) {
 	s := &Stream{cfg: cfg, local: map[string]bool{}, unacked: make(chan unacked, maxUnacked)}
+	begun := make(chan struct{})
+	s.begun.Store(&begun)
 	for _, r := range cfg.Rooms {
 		s.local[r] = true
 	}

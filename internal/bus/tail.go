@@ -32,6 +32,21 @@ func (s *Stream) Tail(ctx context.Context, subjects []string, after string, foll
 	if err != nil {
 		return err
 	}
+	for {
+		err := s.tail(ctx, subjects, &at, live, follow, yield)
+		if !errors.Is(err, errAnew) || ctx.Err() != nil {
+			return err
+		}
+		live = false // it goes on where it was
+	}
+}
+
+// errAnew says that the streams began anew under a tail.
+var errAnew = errors.New("the streams began anew")
+
+// tail is Tail until the streams begin anew; at is how far it has come.
+func (s *Stream) tail(ctx context.Context, subjects []string, at *[3]uint64, live, follow bool, yield func(id string, e event.Event) error) error {
+	anew := s.beginning()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type item struct {
@@ -99,12 +114,14 @@ func (s *Stream) Tail(ctx context.Context, subjects []string, after string, foll
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-anew:
+			return errAnew
 		case m := <-passing:
 			e, err := event.Decode(m.Data)
 			if err != nil {
 				continue // not ours
 			}
-			if err := yield(sequence(at), e); err != nil {
+			if err := yield(sequence(*at), e); err != nil {
 				return err
 			}
 		case it := <-items:
@@ -127,7 +144,7 @@ func (s *Stream) Tail(ctx context.Context, subjects []string, after string, foll
 			if err != nil {
 				continue // not ours
 			}
-			if err := yield(sequence(at), e); err != nil {
+			if err := yield(sequence(*at), e); err != nil {
 				return err
 			}
 		}
