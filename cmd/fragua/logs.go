@@ -160,10 +160,16 @@ func (o logOptions) print(cmd *cobra.Command, c *client.Client, exec string) err
 	}
 	path := "/logs/" + url.PathEscape(exec)
 	to := &counted{w: cmd.OutOrStdout()}
+	opened := false
 	for fails := 0; ; fails++ {
 		before := to.bytes
-		err := stream(cmd, c, path+"?"+q.Encode(), to)
-		if err == nil || !o.follow || cmd.Context().Err() != nil || to.failed != nil {
+		r, err := c.Open(cmd.Context(), path+"?"+q.Encode(), "")
+		if err == nil {
+			opened = true
+			_, err = io.Copy(to, r)
+			r.Close()
+		}
+		if err == nil || !o.follow || !opened || cmd.Context().Err() != nil || to.failed != nil {
 			return err
 		}
 		if to.bytes > before {

@@ -23,7 +23,7 @@ var memberColumns = []column{{"NAME", "name"}, {"STATE", "state"}, {"JOB", "job_
 var pipeColumns = []column{{"PIPELINE", "pipeline_id"}, {"NAME", "name"}, {"VERSION", "version"}, {"STATE", "state"}, {"CREATED", "created_at"}}
 
 func pipelineCommand() *cobra.Command {
-	send := func(use, short, method, path string, named bool) *cobra.Command {
+	send := func(use, short, method, path string, update bool) *cobra.Command {
 		var id string
 		cmd := &cobra.Command{Use: use, Short: short, Args: exactly(strings.Count(use, " ")), RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
 			file, err := findFile(args[len(args)-1:])
@@ -36,7 +36,7 @@ func pipelineCommand() *cobra.Command {
 			}
 			in := map[string]any{"spec": spec}
 			target := path
-			if named {
+			if update {
 				id, err := pipelineNamed(cmd.Context(), c, args[0])
 				if err != nil {
 					return err
@@ -52,30 +52,16 @@ func pipelineCommand() *cobra.Command {
 			return show(cmd, out, pipeColumns)
 		})}
 		outputFlag(cmd)
-		if !named {
+		if !update {
 			cmd.Flags().StringVar(&id, "id", "", "the pipeline's id; made by the server unless given")
 		}
 		return cmd
 	}
-	runs := &cobra.Command{Use: "runs PIPELINE", Short: "List runs of a pipeline", Args: exactly(1), RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
-		id, err := pipelineNamed(cmd.Context(), c, args[0])
-		if err != nil {
-			return err
-		}
-		return page(cmd, c, "/pipelines/"+url.PathEscape(id)+"/runs", runColumns, nil)
-	})}
+	runs := &cobra.Command{Use: "runs PIPELINE", Short: "List runs of a pipeline", Args: exactly(1), RunE: call(byName(func(cmd *cobra.Command, args []string, c *client.Client) error {
+		return page(cmd, c, "/pipelines/"+url.PathEscape(args[0])+"/runs", runColumns, nil)
+	}))}
 	pageFlags(runs, nil)
-	get := &cobra.Command{Use: "get PIPELINE", Short: "Show a pipeline", Args: exactly(1), RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
-		id, err := pipelineNamed(cmd.Context(), c, args[0])
-		if err != nil {
-			return err
-		}
-		var out any
-		if err := c.Call(cmd.Context(), "GET", "/pipelines/"+url.PathEscape(id), nil, &out); err != nil {
-			return err
-		}
-		return show(cmd, out, pipeColumns)
-	})}
+	get := &cobra.Command{Use: "get PIPELINE", Short: "Show a pipeline", Args: exactly(1), RunE: call(byName(fetch("GET", "/pipelines/%s", pipeColumns)))}
 	outputFlag(get)
 	var env []string
 	start := &cobra.Command{Use: "run PIPELINE", Short: "Run a pipeline", Args: exactly(1), RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
@@ -83,7 +69,7 @@ func pipelineCommand() *cobra.Command {
 		if err != nil {
 			return usage(err)
 		}
-		id, err := pipelineNamed(cmd.Context(), c, args[0])
+		id, err := pipelineNamed(cmd.Context(), c, args[0]) // once nothing is wrong here
 		if err != nil {
 			return err
 		}
@@ -101,6 +87,17 @@ func pipelineCommand() *cobra.Command {
 		list("List pipelines", "/pipelines", pipeColumns), get, start, runs,
 		whole("status RUN", "Show a run and its jobs", "/runs/%s", runColumns, "jobs", memberColumns), cancel("RUN", "Cancel a run", "/runs/%s/cancel", runColumns),
 		one("retry RUN", "Run again what failed of a run, and what depends on it", "POST", "/runs/%s/retry", runColumns))
+}
+
+// byName has a command's first argument be the id of the pipeline that it names.
+func byName(fn func(cmd *cobra.Command, args []string, c *client.Client) error) func(*cobra.Command, []string, *client.Client) error {
+	return func(cmd *cobra.Command, args []string, c *client.Client) error {
+		id, err := pipelineNamed(cmd.Context(), c, args[0])
+		if err != nil {
+			return err
+		}
+		return fn(cmd, append([]string{id}, args[1:]...), c)
+	}
 }
 
 const maxNamed = 10_000 // pipelines that are looked through for a name

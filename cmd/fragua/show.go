@@ -231,15 +231,20 @@ func page(cmd *cobra.Command, c *client.Client, path string, columns []column, f
 
 // one is a command about one thing; its first argument goes into the path.
 func one(use, short, method, path string, columns []column) *cobra.Command {
-	cmd := &cobra.Command{Use: use, Short: short, Args: exactly(1), RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
+	cmd := &cobra.Command{Use: use, Short: short, Args: exactly(1), RunE: call(fetch(method, path, columns))}
+	outputFlag(cmd)
+	return cmd
+}
+
+// fetch is what a command about one thing does.
+func fetch(method, path string, columns []column) func(*cobra.Command, []string, *client.Client) error {
+	return func(cmd *cobra.Command, args []string, c *client.Client) error {
 		var out any
 		if err := c.Call(cmd.Context(), method, fmt.Sprintf(path, url.PathEscape(args[0])), nil, &out); err != nil {
 			return err
 		}
 		return show(cmd, out, columns)
-	})}
-	outputFlag(cmd)
-	return cmd
+	}
 }
 
 // whole is a command about one thing that people look at closely: below it stand its

@@ -186,12 +186,11 @@ func (r *relay) compare(parent context.Context) error {
 }
 
 // hadBefore says whether the stream has a row from before this process.
-func (r *relay) hadBefore(row sqldb.Row) bool {
+func (r *relay) hadBefore(row sqldb.Row, keep event.Keep) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	entry, _ := event.Lookup(row.Event.Subject)
 	there := r.had[row.Event.ID] && row.Seq <= r.until
-	if r.whole = r.whole && (there || entry.Keep == event.KeepNothing && row.Seq <= r.until); r.whole {
+	if r.whole = r.whole && (there || keep == event.KeepNothing && row.Seq <= r.until); r.whole {
 		r.found = sqldb.Mark{At: r.bus.cfg.Now(), Seq: row.Seq}
 	}
 	if r.had != nil && row.Seq >= r.until { // what is committed from here on, nobody has
@@ -202,12 +201,8 @@ func (r *relay) hadBefore(row sqldb.Row) bool {
 }
 
 func (r *relay) publish(row sqldb.Row, done func()) {
-	if r.hadBefore(row) {
-		done()
-		return
-	}
 	entry, known := event.Lookup(row.Event.Subject)
-	if !known {
+	if had := r.hadBefore(row, entry.Keep); had || !known {
 		done()
 		return
 	}
