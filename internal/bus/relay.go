@@ -40,6 +40,7 @@ type relay struct {
 	noted         sqldb.Mark   // the last mark of the stream that was saved
 	handled       int64        // the last mark of the local way that was saved
 	forgotten     int64
+	own           atomic.Int64 // the first event of this process; 0 until there is one
 
 	mu    sync.Mutex
 	had   map[ident.Event]bool // what the stream has of the outbox from before this process
@@ -65,6 +66,7 @@ func newRelay(b *Bus, name string, db *sqldb.DB) *relay {
 // committed takes over what a commit emitted. It is called by the writer, and
 // must be quick.
 func (r *relay) committed(rows []sqldb.Row) {
+	r.own.CompareAndSwap(0, rows[0].Seq)
 	r.local.hand(rows)
 	if r.remote != nil {
 		r.remote.hand(rows)
@@ -161,9 +163,14 @@ func (r *relay) compare(parent context.Context) error {
 	if err != nil || len(first) == 0 {
 		return err
 	}
-	var until int64
-	if err := r.db.QueryRow(ctx, `SELECT MAX(seq) FROM outbox`).Scan(&until); err != nil {
-		return err
+	until := r.own.Load() - 1
+	if until < 0 {
+		if err := r.db.QueryRow(ctx, `SELECT MAX(seq) FROM outbox`).Scan(&until); err != nil {
+			return err
+		}
+	}
+	if first[0].Seq > until { // nothing is from before
+		return nil
 	}
 	var says []string
 	for _, e := range event.Catalog() {

@@ -1,10 +1,12 @@
 package bus_test
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -64,6 +66,46 @@ func TestOnlyWhatTheStreamLacksIsPublishedAfterAnEnd(t *testing.T) {
 			eventually(t, "the outbox is empty", func() bool { return outbox(t, db) == 0 })
 			b.Stop()
 		})
+	}
+}
+
+// TestAStartAsksTheBusForNothingThatItKnows begins a process on a bus that is as it
+// should be, with a database whose events are all its own: each question would have the
+// bus read whole blocks of its streams.
+func TestAStartAsksTheBusForNothingThatItKnows(t *testing.T) {
+	cfg := bus.StreamConfig{Rooms: bus.Rooms, Listen: "127.0.0.1:0", User: "fragua", Password: "secret"}
+	there := openStream(t, cfg)
+	conn, err := nats.Connect("nats://"+there.Address(), nats.UserInfo("fragua", "secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	asked := make(chan *nats.Msg, 100)
+	for _, subject := range []string{"$JS.API.STREAM.UPDATE.>", "$JS.API.STREAM.CREATE.>", "$JS.API.CONSUMER.>"} {
+		if _, err := conn.ChanSubscribe(subject, asked); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	s := openStream(t, bus.StreamConfig{Rooms: bus.Rooms, URL: "nats://" + there.Address(), User: "fragua", Password: "secret"})
+	db := openDB(t, filepath.Join(t.TempDir(), "a.db"))
+	b := bus.New(bus.Config{Stream: s, Log: slog.New(slog.DiscardHandler), Now: time.Now})
+	b.Carry("orchestration", db)
+	emit(t, db, requested(1)) // a room that opens may speak before the bus begins
+	if err := b.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer b.Stop()
+	eventually(t, "the event is published", func() bool { return b.Unpublished() == 0 })
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case m := <-asked:
+		t.Errorf("the bus was asked: %s", m.Subject)
+	default:
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -153,30 +154,40 @@ func (s *Stream) ensure(ctx context.Context) error {
 				subjects = append(subjects, e.Subject)
 			}
 		}
-		marks := map[string]string{}
-		if !s.joined() {
-			marks[splitMark] = time.Now().Add(-beforeSplit).UTC().Format(time.RFC3339Nano)
-			if was, err := s.js.Stream(ctx, c.name); err == nil {
-				if m := was.CachedInfo().Config.Metadata[splitMark]; m != "" {
-					marks[splitMark] = m
-				}
-			} else if !errors.Is(err, jetstream.ErrStreamNotFound) {
-				return fmt.Errorf("stream %s: %w", c.name, err)
-			}
+		was, err := s.js.Stream(ctx, c.name)
+		if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return fmt.Errorf("stream %s: %w", c.name, err)
 		}
-		made, err := s.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		want := jetstream.StreamConfig{
 			Name: c.name, Subjects: subjects, MaxAge: c.maxAge, MaxBytes: c.maxBytes, Discard: jetstream.DiscardOld,
 			Duplicates: dedupWindow, Storage: jetstream.FileStorage, Replicas: max(1, s.cfg.Replicas), MaxMsgSize: maxPayload,
-			Metadata: marks,
-		})
-		if err != nil {
-			return fmt.Errorf("stream %s: %w", c.name, err)
+			Metadata: map[string]string{},
+		}
+		if !s.joined() {
+			want.Metadata[splitMark] = time.Now().Add(-beforeSplit).UTC().Format(time.RFC3339Nano)
+			if was != nil && was.CachedInfo().Config.Metadata[splitMark] != "" {
+				want.Metadata[splitMark] = was.CachedInfo().Config.Metadata[splitMark]
+			}
+		}
+		made := was
+		if was == nil || !settled(was.CachedInfo().Config, want) {
+			if made, err = s.js.CreateOrUpdateStream(ctx, want); err != nil {
+				return fmt.Errorf("stream %s: %w", c.name, err)
+			}
 		}
 		if at := made.CachedInfo().Created; at.After(s.born) {
 			s.born = at
 		}
 	}
 	return nil
+}
+
+// settled says whether a stream is as it is wanted. To tell the server so once more
+// has it read a block of 8 MB, which it keeps for a while.
+func settled(is, want jetstream.StreamConfig) bool {
+	return slices.Equal(is.Subjects, want.Subjects) && is.MaxAge == want.MaxAge && is.MaxBytes == want.MaxBytes &&
+		is.Discard == want.Discard && is.Duplicates == want.Duplicates && is.Storage == want.Storage &&
+		is.Replicas == want.Replicas && is.MaxMsgSize == want.MaxMsgSize && is.Metadata[splitMark] == want.Metadata[splitMark]
 }
 
 // publish sends a row, again and again until JetStream acknowledges it or the

@@ -37,6 +37,15 @@ const (
 	crowded = 2 // transactions in the commit before
 )
 
+// Each connection keeps pages of the file in memory, a page in twice its size (the
+// allocator's classes are powers of two). The writer lets go of them after restAfter
+// without work; a reader's are void as soon as somebody writes, and are few.
+const (
+	writerPages = "cache_size(-4000)" // kB
+	readerPages = "cache_size(-500)"
+	restAfter   = time.Second
+)
+
 // A commit waits for its data and the file's size, not for timestamps: that is as
 // durable, and saves a write to the file system's journal.
 func init() {
@@ -81,15 +90,16 @@ type request struct {
 func Open(ctx context.Context, file string, schema fs.FS) (*DB, error) {
 	dsn := func(mode string) string {
 		q := url.Values{"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)",
-			"foreign_keys(ON)", "temp_store(MEMORY)", "cache_size(-4000)", "wal_autocheckpoint(2000)", "journal_size_limit(67108864)"}}
+			"foreign_keys(ON)", "temp_store(MEMORY)", "wal_autocheckpoint(2000)", "journal_size_limit(67108864)"}}
 		if name, memory := strings.CutPrefix(file, ":memory:"); memory {
 			q.Set("mode", "memory")
 			q.Set("cache", "shared")
 			return "file:" + url.PathEscape(name) + "?" + q.Encode()
 		}
 		if mode == "ro" {
-			// What a reader has in its cache is void as soon as somebody writes.
-			q["_pragma"] = append(q["_pragma"], "query_only(ON)", "cache_size(-1000)")
+			q["_pragma"] = append(q["_pragma"], "query_only(ON)", readerPages)
+		} else {
+			q["_pragma"] = append(q["_pragma"], writerPages)
 		}
 		return "file:" + (&url.URL{Path: file}).EscapedPath() + "?" + q.Encode()
 	}
@@ -177,14 +187,21 @@ func (db *DB) Write(ctx context.Context, fn func(*Tx) error) error {
 func (db *DB) writer() {
 	defer close(db.done)
 	batch := make([]request, 0, maxBatch)
+	rest := time.NewTimer(restAfter)
+	defer rest.Stop()
 	for {
 		batch = batch[:0]
 		select {
 		case r := <-db.ask:
 			batch = append(batch, r)
+		case <-rest.C:
+			// It only makes the process smaller: if it fails, nothing is lost.
+			_, _ = db.conn.ExecContext(context.Background(), "PRAGMA shrink_memory")
+			continue
 		case <-db.quit:
 			return
 		}
+		rest.Reset(restAfter)
 		if db.crowd >= crowded {
 			if left := gather - time.Since(db.began); left > 0 {
 				time.Sleep(left)

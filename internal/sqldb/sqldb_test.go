@@ -173,3 +173,20 @@ func TestRoomOfAFullDisk(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestReadersKeepLittle holds readers to a small cache: modernc's driver applies a
+// pragma once, the first of a name.
+func TestReadersKeepLittle(t *testing.T) {
+	db := open(t, filepath.Join(t.TempDir(), "a.db"))
+	var reader, writer int
+	if err := db.QueryRow(t.Context(), "PRAGMA cache_size").Scan(&reader); err != nil {
+		t.Fatal(err)
+	}
+	err := db.Write(t.Context(), func(tx *Tx) error { return tx.QueryRow("PRAGMA cache_size").Scan(&writer) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reader != -500 || writer != -4000 {
+		t.Errorf("a reader keeps %d, the writer %d; want -500 and -4000 kB", reader, writer)
+	}
+}
