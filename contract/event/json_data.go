@@ -44,12 +44,14 @@ func (t Trace) AppendJSON(b []byte) []byte {
 	return append(AppendSpans(append(b, `},"spans":`...), t.Spans), '}')
 }
 
+const spanBytes = 448 // of most spans
+
 // AppendSpans appends spans in JSON.
 func AppendSpans(b []byte, spans []Span) []byte {
 	if spans == nil {
 		return append(b, "null"...)
 	}
-	b = append(b, '[')
+	b = append(slices.Grow(b, spanBytes*len(spans)), '[')
 	for i, s := range spans {
 		if i > 0 {
 			b = append(b, ',')

@@ -52,6 +52,7 @@ type line struct {
 	trip  sync.Mutex // held by who uses the connection
 	conn  *tls.Conn  // nil when there is none
 	in    *bufio.Reader
+	out   *bufio.Writer
 	state tls.ConnectionState
 
 	mu     sync.Mutex
@@ -112,7 +113,7 @@ func (l *line) RoundTrip(req *http.Request) (resp *http.Response, err error) {
 	l.conn.SetDeadline(deadline)
 	conn := l.conn
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })()
-	if err := req.Write(l.conn); err != nil {
+	if err := errors.Join(req.Write(l.out), l.out.Flush()); err != nil {
 		return nil, err
 	}
 	if resp, err = http.ReadResponse(l.in, req); err != nil {
@@ -149,7 +150,7 @@ func (l *line) dial(ctx context.Context) error {
 		conn.Close()
 		return err
 	}
-	l.conn, l.in, l.state = c, bufio.NewReader(c), c.ConnectionState()
+	l.conn, l.in, l.out, l.state = c, bufio.NewReader(c), bufio.NewWriter(c), c.ConnectionState()
 	return nil
 }
 

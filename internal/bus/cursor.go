@@ -31,6 +31,7 @@ type cursor struct {
 
 	mu      sync.Mutex
 	handed  []sqldb.Row // committed, not yet sent
+	spare   []sqldb.Row // the space of those before, empty
 	spilled bool        // handed is not whole: read on from the outbox
 	sent    int64
 	undone  map[int64]struct{} // sent, and not acknowledged
@@ -95,6 +96,7 @@ func (c *cursor) run() {
 		for _, row := range rows {
 			c.start(row)
 		}
+		c.reuse(rows)
 		if n := len(rows); n > 1 && n < pageSize && c.gather > 0 {
 			pause(c.bus.ctx, c.gather)
 		}
@@ -117,7 +119,7 @@ func (c *cursor) next() ([]sqldb.Row, error) {
 	}
 	if !c.spilled {
 		rows := c.handed
-		c.handed = nil
+		c.handed, c.spare = c.spare, nil
 		c.mu.Unlock()
 		return rows, nil
 	}
@@ -144,6 +146,17 @@ func (c *cursor) next() ([]sqldb.Row, error) {
 		return rows, err
 	}
 	return append(rows, last...), nil
+}
+
+// reuse keeps the space of rows that are sent for those to come.
+func (c *cursor) reuse(rows []sqldb.Row) {
+	if n := cap(rows); n == 0 || n > pageSize {
+		return
+	}
+	clear(rows)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.spare = rows[:0]
 }
 
 // start sends a row, unless it was sent before.

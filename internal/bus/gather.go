@@ -45,6 +45,7 @@ type basket struct {
 	mu    sync.Mutex
 	room  *sync.Cond // there is room again, or ctx has ended
 	holds []delivery
+	spare []delivery // the space of the batch before, empty
 }
 
 func newBasket(ctx context.Context) *basket {
@@ -77,13 +78,24 @@ func (k *basket) take() []delivery {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	out := k.holds
-	k.holds = nil
+	k.holds, k.spare = k.spare, nil
 	select {
 	case <-k.full:
 	default:
 	}
 	k.room.Broadcast()
 	return out
+}
+
+// reuse keeps the space of a batch that is handled for those to come.
+func (k *basket) reuse(batch []delivery) {
+	if cap(batch) > gatherMost {
+		return // of a rush
+	}
+	clear(batch)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.spare = batch[:0]
 }
 
 func nudge(c chan struct{}) {
@@ -117,6 +129,7 @@ func (b *Bus) collect(r *room) {
 			events = append(events, d.e)
 		}
 		b.handleBatch(r, batch, events)
+		r.basket.reuse(batch)
 	}
 }
 

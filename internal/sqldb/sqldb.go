@@ -26,6 +26,8 @@ var (
 	ErrNoRows = sql.ErrNoRows
 )
 
+const keepBody = 256 << 10 // bytes of a row of the outbox whose space is kept
+
 // maxBatch bounds how many transactions share one commit.
 const maxBatch = 256
 
@@ -66,6 +68,7 @@ type DB struct {
 	onCommit func([]Row)
 	full     atomic.Bool // the last commit found no room
 	seq      int64       // of the last event; the writer's alone
+	body     []byte      // the space of the last row of the outbox, for the next; the writer's alone
 	began    time.Time   // the last commit
 	crowd    int         // how many shared it
 }

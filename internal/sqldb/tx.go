@@ -149,10 +149,13 @@ func (tx *Tx) post() error {
 	if len(tx.emitted) == 0 {
 		return nil
 	}
-	var body []byte
+	body := tx.db.body[:0]
 	for i := range tx.emitted {
 		tx.emitted[i].Seq = tx.db.seq + int64(i) + 1
 		body = append(append(body, tx.emitted[i].Body...), '\n')
+	}
+	if cap(body) <= keepBody {
+		tx.db.body = body
 	}
 	last := tx.emitted[len(tx.emitted)-1].Seq
 	if _, err := tx.Exec(`INSERT INTO outbox (seq, body) VALUES ($1, $2)`, last, body); err != nil {
