@@ -18,6 +18,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"fragua.dev/fragua/internal/bus"
+	"fragua.dev/fragua/internal/httpapi"
 	"fragua.dev/fragua/internal/sqldb"
 )
 
@@ -111,7 +112,7 @@ func Start(ctx context.Context, cfg Config) (*House, error) {
 		ErrorLog:    slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
 		BaseContext: func(net.Listener) context.Context { return running },
 	}
-	h.serve(h.server, l)
+	h.serve(h.server, httpapi.Listener(l))
 	if in := cfg.Inside; in != nil {
 		in.API(api)
 		in.Server.BaseContext = h.server.BaseContext
