@@ -269,10 +269,15 @@ func (r *follower) show() {
 	if !r.plain {
 		return
 	}
-	for _, id := range r.order {
+	held := false
+	for _, id := range r.order { // each job after those that it needs
 		f := r.jobs[id]
 		if ended(f.view.State) && f.open > 0 {
+			held = true
 			continue // its end is told after its last word
+		}
+		if held && f.view.State == "CANCELLED" {
+			continue // and what was cancelled for it after that
 		}
 		if now := fmt.Sprint(f.view.State, f.view.Attempts); now != f.said && f.view.State != "SCHEDULED" && (f.view.State != "PENDING" || f.view.Attempts > 1) {
 			f.said = now
