@@ -225,7 +225,9 @@ func (r *Room) detach(x execution) {
 	r.wg.Go(func() {
 		agent := r.cfg.Dial(x.Address, x.Tenant, x.Worker)
 		defer agent.Close()
-		defer keepAlive(r.ctx, agent)()
+		heard, silent := context.WithCancelCause(r.ctx)
+		defer silent(nil)
+		defer keepAlive(r.ctx, agent, silent)()
 		var ended agentapi.Exec
 		err := r.again(r.ctx, func() (err error) {
 			ended, err = agent.Exec(r.ctx, *x.Request)
@@ -233,7 +235,10 @@ func (r *Room) detach(x execution) {
 		})
 		var logs *keptLog
 		if err == nil {
-			ended, logs, err = r.follow(r.ctx, agent, x.Tenant, ended)
+			ended, logs, err = r.follow(heard, agent, x.Tenant, ended)
+		}
+		if err != nil && context.Cause(heard) == errSilent {
+			err = errSilent
 		}
 		if r.ctx.Err() != nil {
 			return

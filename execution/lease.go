@@ -2,27 +2,44 @@ package execution
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 )
 
+// maySilent is how many signs of life in a row a worker may leave without an answer:
+// one that has not answered by then was stopped, or is cut off. If it could, it has
+// ended itself.
+const maySilent = 3
+
+var errSilent = errors.New("its worker does not answer any more: it was stopped, or is cut off")
+
 // keepAlive renews a worker's lease until it is stopped: the calls of a step that
-// runs for long lie far apart.
-func keepAlive(ctx context.Context, agent Agent) (stop func()) {
+// runs for long lie far apart. A worker that has fallen silent is told of once, by
+// silent, and is renewed no more.
+func keepAlive(ctx context.Context, agent Agent, silent context.CancelCauseFunc) (stop func()) {
 	var (
-		t    *time.Timer
-		mu   sync.Mutex
-		over bool
+		t      *time.Timer
+		mu     sync.Mutex
+		over   bool
+		failed int
 	)
 	mu.Lock()
 	defer mu.Unlock()
 	t = time.AfterFunc(renewEvery, func() {
 		ctx, cancel := context.WithTimeout(ctx, renewEvery/2)
-		_, _ = agent.Lease(ctx) // what fails here shows in the calls of the step
+		_, err := agent.Lease(ctx)
 		cancel()
 		mu.Lock()
 		defer mu.Unlock()
-		if !over {
+		if failed++; err == nil {
+			failed = 0
+		}
+		switch {
+		case over:
+		case failed == maySilent:
+			silent(errSilent)
+		default:
 			t.Reset(renewEvery)
 		}
 	})

@@ -31,6 +31,7 @@ type worker struct {
 	mu      sync.Mutex
 	asked   []agentapi.ExecRequest
 	renewed int
+	stopped bool // it answers no sign of life
 	over    map[ident.Exec]chan struct{}
 	file    func(ctx context.Context) (io.ReadCloser, string, error)
 }
@@ -98,7 +99,9 @@ func (w *worker) File(ctx context.Context, _ string) (io.ReadCloser, string, err
 func (w *worker) Lease(context.Context) (agentapi.LeaseReply, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.renewed++
+	if w.renewed++; w.stopped {
+		return agentapi.LeaseReply{}, agentclient.ErrUnreachable
+	}
 	return agentapi.LeaseReply{}, nil
 }
 func (w *worker) Close() {}
@@ -295,6 +298,25 @@ func TestTimeoutHoldsForAWorkerThatIsStopped(t *testing.T) {
 		synctest.Wait()
 		d, _ := event.StepFailed.Read(b.hear(event.StepFailed.Subject))
 		if d.Code != codeDeadline || !d.Retryable {
+			t.Errorf("%+v", d)
+		}
+		b.Close()
+	})
+}
+
+// TestAWorkerThatFallsSilentIsLost stops workers that have all the time they want.
+func TestAWorkerThatFallsSilentIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.start(spec.Job{Command: []string{"make"}})
+		b.hear(event.StepStarted.Subject)
+		b.w.mu.Lock()
+		b.w.stopped = true
+		b.w.mu.Unlock()
+		time.Sleep((maySilent+1)*renewEvery + drain + time.Second)
+		synctest.Wait()
+		d, _ := event.StepFailed.Read(b.hear(event.StepFailed.Subject))
+		if d.Code != codeLost || d.Message != errSilent.Error() {
 			t.Errorf("%+v", d)
 		}
 		b.Close()

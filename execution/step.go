@@ -79,7 +79,7 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 		err  error
 	}
 	ended := make(chan end, 1)
-	patient, giveUp := context.WithCancel(w.ctx)
+	patient, giveUp := context.WithCancel(w.heard)
 	defer giveUp()
 	w.room.wg.Go(func() {
 		x, logs, err := w.room.follow(patient, w.agent, a.Tenant, x)
@@ -106,7 +106,10 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 	}
 	if e.err != nil {
 		o.at = now()
-		if o.code, o.message = codeLost, e.err.Error(); patient.Err() != nil && w.ctx.Err() == nil {
+		switch o.code, o.message = codeLost, e.err.Error(); {
+		case context.Cause(patient) == errSilent:
+			o.message = errSilent.Error()
+		case patient.Err() != nil && w.ctx.Err() == nil:
 			o.code, o.message, o.retryable = codeDeadline, late+", and its worker did not answer any more", true
 		}
 		return o, e.logs, pre

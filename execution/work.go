@@ -24,6 +24,8 @@ type work struct {
 
 	ctx      context.Context // ends when the attempt is called off, or the room closes
 	cancel   context.CancelCauseFunc
+	heard    context.Context // ends with ctx, and when the worker has fallen silent
+	silent   context.CancelCauseFunc
 	recorded chan struct{} // closed when the attempt is on record
 	once     sync.Once
 	turn     chan struct{} // taken by who writes the row
@@ -38,6 +40,7 @@ func (c calledOff) Error() string { return c.code + ": " + c.reason }
 func newWork(r *Room, a *attempt) *work {
 	w := &work{room: r, a: a, recorded: make(chan struct{}), turn: make(chan struct{}, 1)}
 	w.ctx, w.cancel = context.WithCancelCause(event.Because(r.ctx, event.Cause{Correlation: a.Correlation, TraceParent: a.Trace}))
+	w.heard, w.silent = context.WithCancelCause(w.ctx)
 	return w
 }
 
@@ -134,7 +137,7 @@ func (w *work) run() {
 	a := w.a
 	w.agent = w.room.cfg.Dial(a.Start.Address, a.Tenant, a.Start.Worker)
 	defer w.agent.Close()
-	stop := keepAlive(w.ctx, w.agent)
+	stop := keepAlive(w.ctx, w.agent, w.silent)
 	defer stop()
 	secrets, failed := w.prepare()
 	for !a.Done {
@@ -211,6 +214,8 @@ func (w *work) prepare() (secrets map[string]string, failed *outcome) {
 			return w.agent.Workspace(ctx, r)
 		})
 		switch {
+		case err != nil && context.Cause(ctx) == errSilent:
+			return nil, fail(codeLost, errSilent.Error())
 		case err != nil && ctx.Err() != nil && w.ctx.Err() == nil:
 			o := fail(codeDeadline, late)
 			o.retryable = true
@@ -225,9 +230,9 @@ func (w *work) prepare() (secrets map[string]string, failed *outcome) {
 	return secrets, nil
 }
 
-// inTime returns a context that ends with the attempt's time.
+// inTime returns a context that ends with the attempt's time, or with its worker.
 func (w *work) inTime() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(w.ctx, w.a.Start.Deadline.Sub(w.room.cfg.Now()))
+	return context.WithTimeout(w.heard, w.a.Start.Deadline.Sub(w.room.cfg.Now()))
 }
 
 // retry calls fn until it succeeds, fails for another reason than an unreachable
@@ -271,6 +276,8 @@ func (w *work) collect(o outcome) outcome {
 		if err != nil {
 			o.code, o.message = codeArtifact, fmt.Sprintf("artifact %s: %v", ref, err)
 			switch {
+			case context.Cause(ctx) == errSilent:
+				o.code, o.message = codeLost, errSilent.Error()
 			case ctx.Err() != nil && w.ctx.Err() == nil:
 				o.code, o.message, o.retryable = codeDeadline, late+": artifact "+ref.String()+" was not kept yet", true
 			case errors.Is(err, agentclient.ErrUnreachable):

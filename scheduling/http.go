@@ -114,7 +114,7 @@ func (h handlers) schedule(ctx context.Context, in *struct{ Body scheduleBody })
 	})
 	switch {
 	case errors.Is(err, errQueueFull):
-		return nil, httpapi.TooMany(time.Second, "the queue is full: "+strconv.Itoa(h.room.cfg.MaxQueue)+" attempts wait")
+		return nil, httpapi.TooMany(time.Second, "the queue is full: "+strconv.Itoa(h.room.cfg.MaxQueue)+" that were asked for like this wait")
 	case errors.Is(err, errDiffers):
 		return nil, httpapi.Conflict("the job has asked for other resources, or another affinity, before")
 	case err != nil:
@@ -138,7 +138,7 @@ func (t *turn) schedule(asked place, granted event.Event) (p *place, fresh bool,
 	case err == nil && p.Ask != asked.Ask:
 		return nil, false, errDiffers
 	case errors.Is(err, errNoPlace):
-		if t.room.snap.Queued() >= t.room.cfg.MaxQueue {
+		if t.room.snap.QueuedByHand() >= t.room.cfg.MaxQueue {
 			return nil, false, errQueueFull
 		}
 		p, fresh = &asked, true

@@ -29,13 +29,9 @@ func (h handlers) explain(ctx context.Context, in *struct {
 }) (*struct{ Body explanation }, error) {
 	who := authz.From(ctx)
 	k := jobKey{who.Tenant, in.ID}
-	var need need
-	_, known := h.room.find(ctx, k)
-	if errors.Is(known, errNoPlace) {
-		need, known = h.room.needOf(ctx, k)
-	}
-	if known != nil {
-		return nil, answered(known)
+	need, err := h.room.heardOf(ctx, k)
+	if err != nil {
+		return nil, answered(err)
 	}
 	if err := h.gate.Pass(ctx, "Job::read", authz.Resource{Type: "Job", ID: string(in.ID), Tenant: who.Tenant}); err != nil {
 		return nil, err
@@ -54,6 +50,35 @@ func (h handlers) explain(ctx context.Context, in *struct {
 	}
 	defer unlock()
 	return &struct{ Body explanation }{h.room.explain(p)}, nil
+}
+
+const (
+	hearTime  = time.Second // in which a job that was accepted is surely heard of, unless the room is far behind
+	hearEvery = 20 * time.Millisecond
+)
+
+// heardOf waits until a job is known: it is a moment after it was accepted. It returns
+// what one needs that has not asked for a place.
+func (r *Room) heardOf(ctx context.Context, k jobKey) (n need, err error) {
+	late := time.NewTimer(hearTime)
+	defer late.Stop()
+	t := time.NewTicker(hearEvery)
+	defer t.Stop()
+	for {
+		if _, err = r.find(ctx, k); errors.Is(err, errNoPlace) {
+			n, err = r.needOf(ctx, k)
+		}
+		if !errors.Is(err, errNoPlace) {
+			return n, err
+		}
+		select {
+		case <-t.C:
+		case <-late.C:
+			return n, err
+		case <-ctx.Done():
+			return n, ctx.Err()
+		}
+	}
 }
 
 // find returns a copy of the last attempt of a job that is known.

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"fragua.dev/fragua/contract/authz"
 	"fragua.dev/fragua/contract/event"
@@ -102,6 +103,21 @@ func TestScheduleBeforeTheJob(t *testing.T) {
 	if code := h.call("acme", "DELETE", "/schedule/j1", "", nil); code != 409 {
 		t.Errorf("the job's own place is taken back: %d", code)
 	}
+}
+
+// TestAJobIsExplainedAtOnce asks about a job that this room has not heard of yet.
+func TestAJobIsExplainedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		told := make(chan int)
+		go func() { told <- h.call("acme", "GET", "/jobs/j1/explain", "", nil) }()
+		synctest.Wait()
+		h.hear(h.requested("j1", 1, quota(1, 1)))
+		if code := <-told; code != 200 {
+			t.Errorf("%d, want 200", code)
+		}
+		h.Close()
+	})
 }
 
 func TestScheduleRefuses(t *testing.T) {

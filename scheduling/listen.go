@@ -84,7 +84,7 @@ func (t *turn) request(p *place) error {
 	if n, err := t.newest(p.key()); err != nil || n >= p.N {
 		return err
 	}
-	if r.snap.Queued() >= r.cfg.MaxQueue {
+	if r.snap.Queued()-r.snap.QueuedByHand() >= r.cfg.MaxQueue { // what was asked for by hand keeps no job out
 		return errQueueFull
 	}
 	t.end(p.key(), p.N-1, ending{reason: "a later attempt has begun"})

@@ -30,11 +30,11 @@ type Config struct {
 	Log       *slog.Logger
 	Decider   authz.Decider
 	Principal authz.Principal // who the room is when it asks whether it may place a job
-	MaxQueue  int             // attempts that may wait; DefaultMaxQueue if 0
+	MaxQueue  int             // attempts of jobs that may wait, and as many asked for by POST /schedule; DefaultMaxQueue if 0
 	Nodes     []NodeConfig    // all there are; one that is missing takes no new jobs
 
 	ResayAfter  time.Duration // an assignment without a worker is said again; 1 minute if 0
-	StarveAfter time.Duration // a node is kept for an attempt that waits so long; 2 minutes if 0
+	StarveAfter time.Duration // a node is kept for an attempt that waits so long; 30 seconds if 0
 	KeepEnded   time.Duration // how long what has ended is remembered; 30 days if 0
 }
 
@@ -87,7 +87,7 @@ func Open(ctx context.Context, cfg Config) (*Room, error) {
 		cfg.ResayAfter = time.Minute
 	}
 	if cfg.StarveAfter == 0 {
-		cfg.StarveAfter = 2 * time.Minute
+		cfg.StarveAfter = 30 * time.Second
 	}
 	if cfg.KeepEnded == 0 {
 		cfg.KeepEnded = 30 * 24 * time.Hour

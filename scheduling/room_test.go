@@ -342,6 +342,22 @@ func TestFull(t *testing.T) {
 	}
 }
 
+func TestWhatIsAskedForByHandKeepsNoJobOut(t *testing.T) {
+	h := newHouse(t, node("n", 1000))
+	h.cfg.MaxQueue = 2
+	h.restart()
+	for i, want := range []int{201, 201, 429} {
+		body := fmt.Sprintf(`{"job_id":"hand%d","resources":{"cpu_m":5000}}`, i)
+		if code := h.call("acme", "POST", "/schedule", body, nil); code != want {
+			t.Errorf("request %d by hand: %d, want %d", i, code, want)
+		}
+	}
+	h.hear(h.requested("j1", 1, quota(1, 1)), h.requested("j2", 1, quota(1, 1)))
+	if made := said(h, event.AssignmentCreated); len(made) != 2 {
+		t.Errorf("%d jobs have a place, want 2", len(made))
+	}
+}
+
 func TestMalformed(t *testing.T) {
 	h := newHouse(t, node("n", 1000))
 	for name, e := range map[string]event.Event{

@@ -60,6 +60,7 @@ type Snapshot struct {
 	byKey   map[shapeKey]*shape
 	fresh   map[*shape]bool
 	waiting int
+	byHand  int // of those that wait, asked for by POST /schedule
 
 	held    *Waiting // has waited too long; heldOn is kept for it and its shape
 	heldOn  ident.Node
@@ -130,6 +131,9 @@ func (s *Snapshot) Node(id ident.Node) (n *Node, free spec.Quota, ok bool) {
 // Queued returns how many attempts wait.
 func (s *Snapshot) Queued() int { return s.waiting }
 
+// QueuedByHand returns how many of them were asked for by POST /schedule.
+func (s *Snapshot) QueuedByHand() int { return s.byHand }
+
 // Add puts w into the queue. It must not be there already.
 func (s *Snapshot) Add(w *Waiting) { s.add(w, shapeKey{ask: w.Ask}) }
 
@@ -143,6 +147,9 @@ func (s *Snapshot) add(w *Waiting, key shapeKey) *shape {
 	i, _ := slices.BinarySearchFunc(sh.jobs, w, (*Waiting).before)
 	sh.jobs = slices.Insert(sh.jobs, i, w)
 	s.waiting++
+	if w.N == 0 {
+		s.byHand++
+	}
 	return sh
 }
 
@@ -168,6 +175,9 @@ func (s *Snapshot) Remove(w *Waiting) bool {
 		delete(s.fresh, sh)
 	}
 	s.waiting--
+	if w.N == 0 {
+		s.byHand--
+	}
 	if s.held == w {
 		s.letGo()
 	}

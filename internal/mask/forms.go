@@ -44,7 +44,7 @@ func formsOf(secret string) []needle {
 		for _, quoted := range quotes(v) {
 			add(quoted, false)
 		}
-		for _, escaped := range []string{url.QueryEscape(v), url.PathEscape(v), component(v)} {
+		for _, escaped := range urls(v) {
 			if len(escaped) >= MinLen {
 				out = append(out, needle{text: escaped, escapes: strings.Contains(escaped, "%")})
 			}
@@ -115,9 +115,27 @@ func ascii(s string) string {
 	return b.String()
 }
 
-// component is what JavaScript's encodeURIComponent makes of s.
-func component(s string) string {
-	return strings.NewReplacer("+", "%20", "%21", "!", "%27", "'", "%28", "(", "%29", ")", "%2A", "*").Replace(url.QueryEscape(s))
+// urls returns s as it stands in URLs: tools differ in what they leave as it is.
+func urls(s string) []string {
+	const component = "!'()*" // JavaScript's encodeURIComponent
+	return []string{
+		url.QueryEscape(s), url.PathEscape(s), percent(s, ""), percent(s, component), percent(s, component+";,/?:@&=+$#"), // its encodeURI
+		percent(s, "/"), // Python's quote
+	}
+}
+
+// percent escapes all of s but letters, digits, what RFC 3986 calls unreserved, and keep.
+func percent(s, keep string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		c := s[i]
+		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~"+keep, c) >= 0 {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
 }
 
 // inEscape says whether s[i] is a digit of a percent escape.
