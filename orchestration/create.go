@@ -69,7 +69,22 @@ func (r *Room) full(earlier func() error) error {
 	if err := earlier(); !errors.Is(err, errAbsent) {
 		return err
 	}
+	return tooMany()
+}
+
+func tooMany() error {
 	return httpapi.TooMany(time.Second, "too many jobs have not ended yet; try again when some have")
+}
+
+// admit counts jobs that tx is about to make, or refuses them: of many who ask at once
+// full lets in all. A run of more jobs than may live begins when nothing else does.
+func (r *Room) admit(tx *sqldb.Tx, jobs int) error {
+	if n := r.live.Load(); n >= int64(r.cfg.MaxLive) || n > 0 && n+int64(jobs) > int64(r.cfg.MaxLive) {
+		return tooMany()
+	}
+	r.live.Add(int64(jobs))
+	tx.OnRollback(func() { r.live.Add(int64(-jobs)) })
+	return nil
 }
 
 // createJob accepts a job, or finds the one that was accepted before. fresh says
@@ -128,6 +143,9 @@ func (r *Room) createJob(ctx context.Context, o order) (view Job, fresh bool, er
 				return err
 			}
 		}
+		if err := r.admit(tx, 1); err != nil {
+			return err
+		}
 		if err := r.known.insert(tx, j, hash, j.Created); err != nil {
 			return err
 		}
@@ -139,7 +157,6 @@ func (r *Room) createJob(ctx context.Context, o order) (view Job, fresh bool, er
 	if stored != nil {
 		return stored.Job, false, nil
 	}
-	r.live.Add(1)
 	return j.Job, true, nil
 }
 

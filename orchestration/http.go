@@ -282,6 +282,9 @@ func (r *Room) retryJob(ctx context.Context, id string) (Job, bool, error) {
 			}
 			return tx.Emit(answer.Event)
 		}
+		if err := r.admit(tx, 1); err != nil {
+			return err
+		}
 		next = &job{Job: Job{
 			ID: ident.Job(r.cfg.IDs("job")), Tenant: t, Correlation: old.Correlation, State: Pending, Attempts: 1, Spec: old.Spec,
 			Steps: r.newSteps(old.Spec), Tags: old.Tags, Priority: old.Priority, Owner: authz.From(ctx).Sub, RetryOf: old.ID, Created: now,
@@ -298,9 +301,6 @@ func (r *Room) retryJob(ctx context.Context, id string) (Job, bool, error) {
 	})
 	if err != nil {
 		return Job{}, false, err
-	}
-	if fresh {
-		r.live.Add(1)
 	}
 	return next.Job, fresh, nil
 }

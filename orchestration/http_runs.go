@@ -164,6 +164,9 @@ func (r *Room) createRun(ctx context.Context, id string, o runOrder) (*runReply,
 			return err
 		}
 		fresh = true
+		if err := r.admit(tx, len(jobs)); err != nil {
+			return err
+		}
 		if err := insertRun(tx, x, hash); err != nil {
 			return err
 		}
@@ -178,7 +181,6 @@ func (r *Room) createRun(ctx context.Context, id string, o runOrder) (*runReply,
 	if !fresh {
 		return r.runView(ctx, x, http.StatusOK)
 	}
-	r.live.Add(int64(len(jobs)))
 	return r.runView(ctx, x, http.StatusCreated)
 }
 
@@ -302,10 +304,8 @@ func (r *Room) retryRun(ctx context.Context, id string) (*runReply, error) {
 	if err := r.full(func() error { return errAbsent }); err != nil { // no retry of a run is a repeat
 		return nil, err
 	}
-	began := 0
 	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
 		now := r.cfg.Now().UTC()
-		began = 0
 		var err error
 		if x, err = loadRun(tx, x.Tenant, x.ID); err != nil {
 			return err
@@ -325,8 +325,10 @@ func (r *Room) retryRun(ctx context.Context, id string) (*runReply, error) {
 		if err != nil {
 			return err
 		}
+		if err := r.admit(tx, len(jobs)); err != nil {
+			return err
+		}
 		x.State, x.Finished, x.Undoing = Pending, nil, nil
-		began = len(jobs)
 		if err := saveRun(tx, x); err != nil {
 			return err
 		}
@@ -338,7 +340,6 @@ func (r *Room) retryRun(ctx context.Context, id string) (*runReply, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.live.Add(int64(began))
 	return r.runView(ctx, x, http.StatusOK)
 }
 

@@ -205,6 +205,33 @@ func TestTooManyLiveJobsAreRefused(t *testing.T) {
 	h.want(201, "POST", "/jobs", `{"job_id":"j2","spec":{"command":["x"]}}`, nil)
 }
 
+// TestNoMoreLiveThanMay has many ask at once, and a run ask for more than is left.
+func TestNoMoreLiveThanMay(t *testing.T) {
+	h, _ := aRun(t, `"a":{"command":["x"]},"b":{"command":["x"]}`)
+	h.room.cfg.MaxLive = int(h.room.live.Load()) + 9
+	var made, refused atomic.Int64
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() {
+			switch code := h.call("POST", "/jobs", `{"spec":{"command":["x"]}}`, nil); code {
+			case 201:
+				made.Add(1)
+			case 429:
+				refused.Add(1)
+			default:
+				t.Errorf("%d", code)
+			}
+		})
+	}
+	wg.Wait()
+	if made.Load() != 9 || refused.Load() != 55 || h.room.live.Load() != int64(h.room.cfg.MaxLive) {
+		t.Errorf("%d were made, %d refused, %d live; want 9, 55 and %d", made.Load(), refused.Load(), h.room.live.Load(), h.room.cfg.MaxLive)
+	}
+	h.room.cfg.MaxLive++
+	h.want(429, "POST", "/pipelines/p/runs", `{"run_id":"two"}`, nil)
+	h.want(201, "POST", "/pipelines/p/runs", `{"run_id":"one","jobs":["a"]}`, nil)
+}
+
 // TestARepeatIsAnsweredWhileTheQueueIsFull repeats commands that were accepted, under
 // the bound that they helped to reach.
 func TestARepeatIsAnsweredWhileTheQueueIsFull(t *testing.T) {
