@@ -5,10 +5,10 @@ package spec
 
 // A Quota is an amount of a machine.
 type Quota struct {
-	CPUm     int64 `json:"cpu_m,omitempty" minimum:"0" maximum:"1024000" doc:"Thousandths of a CPU core"`
-	MemoryMB int64 `json:"memory_mb,omitempty" minimum:"0" maximum:"16777216" doc:"Memory in MiB"`
-	GPU      int64 `json:"gpu,omitempty" minimum:"0" maximum:"1024" doc:"Whole GPUs"`
-	IO       int64 `json:"io,omitempty" minimum:"0" maximum:"1000000" doc:"Disk and network weight, in MB/s"`
+	CPUm     int64 `json:"cpu_m" required:"false" minimum:"0" maximum:"1024000" doc:"Thousandths of a CPU core"`
+	MemoryMB int64 `json:"memory_mb" required:"false" minimum:"0" maximum:"16777216" doc:"Memory in MiB"`
+	GPU      int64 `json:"gpu" required:"false" minimum:"0" maximum:"1024" doc:"Whole GPUs"`
+	IO       int64 `json:"io" required:"false" minimum:"0" maximum:"1000000" doc:"Disk and network weight, in MB/s"`
 	Workers  int64 `json:"-"` // of a node: how many at one time; each job has one
 }
 
