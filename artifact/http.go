@@ -87,27 +87,25 @@ type Upload struct {
 	r io.Reader
 }
 
-// Resolve keeps the request's body as a stream, unread.
+// Resolve keeps the request's body as a stream, unread, and says what is wrong with the
+// rest of it.
 func (u *Upload) Resolve(c huma.Context) []error {
 	u.r = c.BodyReader()
-	return nil
-}
-
-func (r *Room) upload(ctx context.Context, in *Upload) (*reply, error) {
-	ref := spec.ArtifactRef{Repository: in.Repository, Name: in.Name, Version: in.Version}
 	var faults []spec.Fault
-	for at, v := range map[string]string{"repository": ref.Repository, "name": ref.Name, "version": ref.Version} {
+	for at, v := range map[string]string{"repository": u.Repository, "name": u.Name, "version": u.Version} {
 		if !ident.Valid(v) {
 			faults = append(faults, spec.Fault{Path: at, Message: "want 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit"})
 		}
 	}
-	want, second, ok := parseChecksum(in.Checksum)
-	if !ok {
+	if _, _, ok := parseChecksum(u.Checksum); !ok {
 		faults = append(faults, spec.Fault{Path: "checksum", Message: "want sha256:, sha512: or blake3: and the sum in hexadecimal, of 64, 128 or 64 digits"})
 	}
-	if faults != nil {
-		return nil, httpapi.Invalid("query", faults)
-	}
+	return httpapi.Faults("query", faults)
+}
+
+func (r *Room) upload(ctx context.Context, in *Upload) (*reply, error) {
+	ref := spec.ArtifactRef{Repository: in.Repository, Name: in.Name, Version: in.Version}
+	want, second, _ := parseChecksum(in.Checksum)
 	who := authz.From(ctx)
 	resource := authz.Resource{Type: "Artifact", ID: ref.String(), Tenant: who.Tenant, Attrs: attrs(ref, in.Checksum, true)}
 	answer, err := r.gate.Ask(ctx, "Artifact::upload", resource, nil) // before the body is read

@@ -42,6 +42,9 @@ func TestAllFaultsAtOnce(t *testing.T) {
 			[]string{"body.spec.jobs.a.needs", "body.spec.jobs.a.retries", "body.spec.jobs.c.needs"}},
 		// What cannot be read is not judged: nobody left the command out.
 		{"another type", "POST", "/jobs", `{"spec": {"command": "make", "timeout_ms": 0}}`, 422, []string{"body.spec.command", "body.spec.timeout_ms"}},
+		{"another type beside what can be judged", "POST", "/jobs", `{"spec": {"image": 7, "command": [""], "env": {"CI": "hush"}, "retries": 9223372036854775808}, "job_id": ".."}`, 422,
+			[]string{"body.job_id", "body.spec.command[0]", "body.spec.env.CI", "body.spec.image", "body.spec.retries"}},
+		{"without the whole", "POST", "/pipelines", `{"name": "p"}`, 422, []string{"body.name", "body.spec"}},
 		{"not JSON", "POST", "/jobs", `{"spec": `, 400, []string{"body.spec"}},
 	} {
 		q := httptest.NewRequest(c.method, c.path, strings.NewReader(c.body))

@@ -79,8 +79,15 @@ func (r *Room) visible(ctx context.Context, id string) (*worker, error) {
 func (r *Room) create(ctx context.Context, in *struct{ Body workerOrder }) (*workerReply, error) {
 	o := in.Body
 	p := authz.From(ctx)
+	var faults []spec.Fault
 	if o.Provider != r.cfg.Provider.Kind() {
-		return nil, httpapi.Invalid("body", []spec.Fault{{Path: "provider_id", Message: "no such provider here; there is " + r.cfg.Provider.Kind()}})
+		faults = append(faults, spec.Fault{Path: "provider_id", Message: "no such provider here; there is " + r.cfg.Provider.Kind()})
+	}
+	if len(o.Runtime.SecretRefs) > 0 {
+		faults = append(faults, spec.Fault{Path: "runtime_spec.secret_refs", Message: "secrets are given to jobs alone: leave it out, or make a job with spec.secret_refs"})
+	}
+	if faults != nil {
+		return nil, httpapi.Invalid("body", faults)
 	}
 	w := &worker{Worker: Worker{
 		ID: o.Worker, Tenant: p.Tenant, State: Creating, Provider: o.Provider, Runtime: o.Runtime, Created: r.cfg.Now().UTC(),

@@ -135,9 +135,9 @@ func TestFaultsHavePlacesAndNoValues(t *testing.T) {
 		places []string
 	}{
 		{`{"name":"` + secret + `","count":-1,"kind":"` + secret + `","tags":["a","b","c","` + secret + `"],"inner":{"text":"` + secret + `"},"list":[{"flag":true},{"flag":"` + secret + `"}],"since":"` + secret + `"}`,
-			422, []string{"body.count", "body.inner", "body.inner.text", "body.kind", "body.list[1].flag", "body.name", "body.since", "body.tags"}},
+			422, []string{"body.count", "body.inner.flag", "body.inner.text", "body.kind", "body.list[1].flag", "body.name", "body.since", "body.tags"}},
 		{`{"name":"x","colour":"` + secret + `","list":[{"flag":true,"more":"` + secret + `"}]}`, 422, []string{"body.colour", "body.list[0].more"}},
-		{`{"Name":"` + secret + `"}`, 422, []string{"body", "body.Name"}},
+		{`{"Name":"` + secret + `"}`, 422, []string{"body.Name", "body.name"}},
 		{`{"name":"x","env":{"A":"` + secret + `","A":"2"}}`, 400, []string{"body.env.A"}},
 		{`{"name":"x","list":[{"flag":true},{"flag":true,"flag":false}]}`, 400, []string{"body.list[1].flag"}},
 		{`{"name":"x","env":{"0":{"1":[` + secret + `]}}}`, 400, []string{"body.env.0.1[0]"}},

@@ -55,6 +55,8 @@ func decode(data []byte, v any) error {
 		return fault{"body", fmt.Sprintf("objects and arrays lie more than %d deep in one another", maxDepth)}
 	}
 	if err := json.Unmarshal(data, v); err != nil {
+		// Beside the values that are of the wrong kind, the others are judged, too.
+		_ = json.Unmarshal(data, v, jsonv1.ReportErrorsWithLegacySemantics(true))
 		return unreadable(data, err)
 	}
 	if parsed, ok := v.(*any); ok && bytes.Contains(data, []byte(`\u0000`)) {

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"net/http"
 	"slices"
 	"strings"
 
@@ -31,11 +32,11 @@ var mistyped = []string{
 	validation.MsgExpectedString, validation.MsgExpectedArray, validation.MsgExpectedObject,
 }
 
-// told adds what huma found. What a body means is not judged where it could not be
-// read to its end, nor where the schema has found fault already.
+// told adds what huma found. What a body means is not judged where the schema has found
+// fault already, nor where it depends on a value that could not be read.
 func (p *Problem) told(errs []error) {
 	var sense []Fault
-	whole := p.Status == 422
+	var unread, missing []string // where
 	for _, err := range errs {
 		switch d := err.(type) { //nolint:errorlint // neither huma nor Faults wraps them
 		case nil:
@@ -43,25 +44,40 @@ func (p *Problem) told(errs []error) {
 			sense = append(sense, d.fault)
 		case huma.ErrorDetailer:
 			f := d.ErrorDetail()
-			at, message, unread := strings.Cut(f.Message, mark)
-			if !unread {
+			at, message, ours := strings.Cut(f.Message, mark)
+			if !ours {
 				at, message = f.Location, words(f.Message)
 			}
-			whole = whole && !unread && !slices.Contains(mistyped, f.Message)
+			if name, is := required(f.Message); is {
+				at, message = within(at, name), "is missing"
+				missing = append(missing, at)
+			}
+			if ours || slices.Contains(mistyped, f.Message) {
+				unread = append(unread, at)
+			}
 			p.add(at, message)
 		default:
 			p.add("", err.Error())
 		}
 	}
-	if !whole {
-		return
+	if p.Status != http.StatusUnprocessableEntity {
+		return // it is no JSON
 	}
 	schema := p.Errors
 	for _, f := range sense {
-		if !slices.ContainsFunc(schema, func(s Fault) bool { return s.Location == f.Location }) {
+		said := slices.ContainsFunc(schema, func(s Fault) bool { return s.Location == f.Location })
+		above := slices.ContainsFunc(unread, func(at string) bool { return strings.HasPrefix(at, f.Location) })
+		below := slices.ContainsFunc(missing, func(at string) bool { return strings.HasPrefix(f.Location, at) })
+		if !said && !above && !below {
 			p.add(f.Location, f.Message)
 		}
 	}
+}
+
+// required returns the name of a property that a body lacks, from huma's words for it.
+func required(message string) (name string, is bool) {
+	rest, is := strings.CutPrefix(message, "expected required property ")
+	return strings.TrimSuffix(rest, " to be present"), is
 }
 
 // within joins where a specification stands and where in it something is.

