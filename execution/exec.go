@@ -67,7 +67,7 @@ func (x execution) asks(o execOrder) bool {
 func begunBy(a *attempt, x agentapi.Exec) execution {
 	return execution{Execution: Execution{
 		ID: x.Exec, Step: a.stepID(), Job: a.Start.Job, Worker: a.Start.Worker, State: agentapi.Started,
-		Started: x.Started, ExecResult: spec.NewResult(string(x.Exec), 0),
+		Started: x.Started, ExecResult: spec.NewResult(string(x.Exec), -1),
 	}, Tenant: a.Tenant, Attempt: a.Start.Attempt, Hash: hashOf(a.step().Argv())}
 }
 

@@ -112,7 +112,7 @@ func (r *Room) exec(ctx context.Context, in *struct{ Body execOrder }) (*execRep
 	x := execution{
 		Execution: Execution{
 			ID: o.Exec, Step: o.Step, Job: o.Job, Worker: worker, State: agentapi.Started, Started: r.cfg.Now().UTC(),
-			ExecResult: spec.NewResult(string(o.Exec), 0),
+			ExecResult: spec.NewResult(string(o.Exec), -1),
 		},
 		Tenant: t, Address: address, Because: event.Cause{Correlation: httpapi.Correlation(ctx), TraceParent: httpapi.TraceParent(ctx)}, Hash: hashOf(asked),
 		Request: &agentapi.ExecRequest{

@@ -223,6 +223,9 @@ func TestStepOfJobIsNotStartedTwice(t *testing.T) {
 		if code := b.call("/complete", map[string]any{"exec_id": began.Exec, "wait_ms": 1}, &x); code > 202 || x.Job != "job_1" {
 			t.Errorf("%s, /complete: %d %+v", when, code, x)
 		}
+		if when == "at work" && x.ExitCode != -1 {
+			t.Errorf("at work its exit code is %d", x.ExitCode)
+		}
 		if n := len(b.w.requests()); n != 1 {
 			t.Fatalf("%s: the worker was asked %d times", when, n)
 		}

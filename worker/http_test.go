@@ -22,6 +22,7 @@ func TestTheSameWorkerAgainIsTheFirstOne(t *testing.T) {
 		}
 		h.want(409, "POST", "/workers", strings.Replace(aWorker, "100", "200", 1))
 		h.want(422, "POST", "/workers", strings.Replace(aWorker, "yard", "moon", 1))
+		h.want(422, "POST", "/workers", strings.Replace(aWorker, `"limits"`, `"secret_refs":["TOKEN"],"limits"`, 1))
 		if live, creates := h.yard.counts(); live != 1 || creates != 1 {
 			t.Errorf("%d workers, made in %d tries", live, creates)
 		}

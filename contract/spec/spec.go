@@ -152,7 +152,7 @@ type LogRef struct {
 
 // An ExecResult is how an execution ended.
 type ExecResult struct {
-	ExitCode  int           `json:"exit_code" doc:"128 and the signal's number for a step that a signal ended"`
+	ExitCode  int           `json:"exit_code" doc:"-1 while there is none; 128 and the signal's number for a step that a signal ended"`
 	StdoutRef LogRef        `json:"stdout_ref"`
 	StderrRef LogRef        `json:"stderr_ref"`
 	Artifacts []ArtifactRef `json:"artifacts"`
