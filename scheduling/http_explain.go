@@ -151,6 +151,8 @@ func (r *Room) explain(p *place) explanation {
 		out.Text = fmt.Sprintf("its place on node %s was taken back: %s; the node has the capacity back when the worker has ended", p.node, p.reason)
 	case p.node != "":
 		out.Text = fmt.Sprintf("was on node %s from %s to %s: %s", p.node, since(p.placed), since(p.ended), p.reason)
+	case p.Since == 0:
+		out.Text = fmt.Sprintf("ended at %s, before it asked for a place: %s", since(p.ended), p.reason)
 	default:
 		out.Text = fmt.Sprintf("left the queue at %s without a place: %s", since(p.ended), p.reason)
 	}

@@ -358,6 +358,14 @@ func TestWhatIsAskedForByHandKeepsNoJobOut(t *testing.T) {
 	}
 }
 
+func TestAnEndBeforeTheBeginningIsExplained(t *testing.T) {
+	h := newHouse(t, node("n", 1000))
+	h.hear(h.cancelled("j1", 1))
+	if got := h.tell("j1"); !strings.Contains(got.Text, "before it asked for a place") {
+		t.Errorf("%q", got.Text)
+	}
+}
+
 func TestMalformed(t *testing.T) {
 	h := newHouse(t, node("n", 1000))
 	for name, e := range map[string]event.Event{
