@@ -45,7 +45,7 @@ type Config struct {
 	Authority identity.Authority
 	Provider  provider.Provider
 	Nodes     []ident.Node  // whose workers this room makes
-	Outlive   time.Duration // for how long workers live on when this process has ended; their lease, if that is longer
+	Outlive   time.Duration // for how long workers live on when this process has ended; 0 is their lease
 	Client    string        // the SPIFFE id that may call workers; the execution room's unless given
 }
 

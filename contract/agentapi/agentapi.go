@@ -135,7 +135,7 @@ type Order struct {
 	Roots   []byte       `json:"roots,omitempty"`    // PEM; none: those of the order before
 	Client  string       `json:"client,omitempty"`   // the one SPIFFE id that may call
 	LeaseMS int64        `json:"lease_ms,omitempty"` // the agent ends itself when nobody called for so long
-	AloneMS int64        `json:"alone_ms,omitempty"` // the same once whoever gives orders has ended, if that is longer
+	AloneMS int64        `json:"alone_ms,omitempty"` // the same once whoever gives orders has ended; 0: lease_ms
 	GraceMS int64        `json:"grace_ms,omitempty"`
 }
 

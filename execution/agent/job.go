@@ -68,11 +68,17 @@ func (j *job) renew() time.Time {
 
 // alone says that whoever gives orders has ended. Until a next one comes nobody calls,
 // and nobody can take this job for lost and begin it anew: it may go on for longer.
+// Where none will come it ends soon.
 func (j *job) alone() {
 	j.mu.Lock()
-	j.lease = max(j.lease, time.Duration(j.order.AloneMS)*time.Millisecond)
-	j.mu.Unlock()
-	j.renew()
+	defer j.mu.Unlock()
+	if j.order.AloneMS > 0 {
+		j.lease = time.Duration(j.order.AloneMS) * time.Millisecond
+	}
+	j.expires = time.Now().Add(j.lease)
+	if j.timer.Stop() {
+		j.timer.Reset(j.lease)
+	}
 }
 
 // expire ends the lease, unless it was put off meanwhile: renewing costs no timer

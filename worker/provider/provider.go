@@ -91,7 +91,7 @@ type Security struct {
 	Roots       []byte               // PEM
 	Client      string               // the one SPIFFE id that may call
 	Lease       time.Duration        // the worker ends itself when nobody called for so long
-	Alone       time.Duration        // the same once the provider is closed, or its process has ended; Lease, if that is longer
+	Alone       time.Duration        // the same once the provider is closed, or its process has ended; 0 is Lease
 }
 
 // Ended tells of a worker that ended unasked.
