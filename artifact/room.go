@@ -132,8 +132,7 @@ func (r *Room) Close() error { return errors.Join(r.db.Close(), r.store.Close())
 // parseChecksum reads algo:HEX, and returns the hash that proves it, unless that is
 // SHA-256, which every content has.
 func parseChecksum(s string) (spec.Checksum, hash.Hash, bool) {
-	algo, value, _ := strings.Cut(s, ":")
-	value = strings.ToLower(value)
+	algo, value, _ := strings.Cut(strings.ToLower(s), ":")
 	raw, err := hex.DecodeString(value)
 	switch {
 	case err != nil:

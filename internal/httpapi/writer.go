@@ -44,7 +44,11 @@ func (w *writer) WriteHeader(status int) {
 	if status >= 400 && strings.HasPrefix(w.Header().Get("Content-Type"), "text/plain") {
 		w.swallow = true
 		w.Header().Set("Cache-Control", "no-store") // http.Error has taken it away
-		problem(status, details[status]).write(&writer{ResponseWriter: w.ResponseWriter})
+		detail := details[status]
+		if status == http.StatusRequestedRangeNotSatisfiable && w.Header().Get("Content-Range") == "" {
+			detail = "the range cannot be read: want bytes=FROM-TO, bytes=FROM- or bytes=-LAST"
+		}
+		problem(status, detail).write(&writer{ResponseWriter: w.ResponseWriter})
 	} else {
 		w.ResponseWriter.WriteHeader(status)
 	}
