@@ -237,7 +237,7 @@ func (r *Room) detach(x execution) {
 		if err == nil {
 			ended, logs, err = r.follow(heard, agent, x.Tenant, ended)
 		}
-		if err != nil && context.Cause(heard) == errSilent {
+		if err != nil && errors.Is(context.Cause(heard), errSilent) {
 			err = errSilent
 		}
 		if r.ctx.Err() != nil {

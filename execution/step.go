@@ -107,7 +107,7 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 	if e.err != nil {
 		o.at = now()
 		switch o.code, o.message = codeLost, e.err.Error(); {
-		case context.Cause(patient) == errSilent:
+		case errors.Is(context.Cause(patient), errSilent):
 			o.message = errSilent.Error()
 		case patient.Err() != nil && w.ctx.Err() == nil:
 			o.code, o.message, o.retryable = codeDeadline, late+", and its worker did not answer any more", true

@@ -214,7 +214,7 @@ func (w *work) prepare() (secrets map[string]string, failed *outcome) {
 			return w.agent.Workspace(ctx, r)
 		})
 		switch {
-		case err != nil && context.Cause(ctx) == errSilent:
+		case err != nil && errors.Is(context.Cause(ctx), errSilent):
 			return nil, fail(codeLost, errSilent.Error())
 		case err != nil && ctx.Err() != nil && w.ctx.Err() == nil:
 			o := fail(codeDeadline, late)
@@ -276,7 +276,7 @@ func (w *work) collect(o outcome) outcome {
 		if err != nil {
 			o.code, o.message = codeArtifact, fmt.Sprintf("artifact %s: %v", ref, err)
 			switch {
-			case context.Cause(ctx) == errSilent:
+			case errors.Is(context.Cause(ctx), errSilent):
 				o.code, o.message = codeLost, errSilent.Error()
 			case ctx.Err() != nil && w.ctx.Err() == nil:
 				o.code, o.message, o.retryable = codeDeadline, late+": artifact "+ref.String()+" was not kept yet", true

@@ -55,10 +55,10 @@ func ownAnswer(p []byte) *Problem {
 	}
 	line, _, _ := bytes.Cut(p, []byte("\r\n"))
 	text, own := bytes.CutPrefix(p[len(line):], []byte(ownHeaders))
-	status, err := strconv.Atoi(string(line[len(protocol):min(len(line), len(protocol)+3)]))
-	if !own || err != nil {
+	if !own {
 		return nil
 	}
+	status, _ := strconv.Atoi(string(line[len(protocol):min(len(line), len(protocol)+3)])) // net/http writes three digits
 	_, detail, more := strings.Cut(string(text), ": ")
 	if !more {
 		detail = "the request cannot be read"
