@@ -31,9 +31,10 @@ func runCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "run [FILE]", Short: "Run a pipeline file here and now",
 		Long: "Runs a pipeline file on the platform that is part of this program: the same engine,\n" +
-			"events and store as the server's. With --server it runs there, and is followed in\n" +
-			"the same way. FILE is fragua.yaml or .fragua.yaml of this folder unless given; a\n" +
-			"folder stands for the file in it. Jobs start from the files of its folder.",
+			"events and store as the server's. With --server, or where a server has the data\n" +
+			"folder, it runs there, and is followed in the same way. FILE is fragua.yaml or\n" +
+			".fragua.yaml of this folder unless given; a folder stands for the file in it. Jobs\n" +
+			"start from the files of its folder.",
 		Example: "  fragua run\n  fragua run examples/go\n  fragua run --job test --env HOME",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
