@@ -82,16 +82,23 @@ func kept(data string) bool {
 
 // own starts the platform in this process, and returns a client of it.
 func own(ctx context.Context, s Settings) (c *client.Client, done func(), err error) {
-	s.Listen = "127.0.0.1:0"
-	h, err := boot(ctx, s)
+	h, err := open(ctx, s)
 	if err != nil {
 		return nil, nil, err
 	}
-	return client.New(h.URL(), h.Token()), func() {
-		ctx, cancel := context.WithTimeout(context.Background(), drainTime)
-		defer cancel()
-		_ = h.Close(ctx) // what it kept is kept
-	}, nil
+	return client.New(h.URL(), h.Token()), func() { shut(h) }, nil
+}
+
+// open starts the platform in this process, on a port that is free.
+func open(ctx context.Context, s Settings) (House, error) {
+	s.Listen = "127.0.0.1:0"
+	return boot(ctx, s)
+}
+
+func shut(h House) {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	_ = h.Close(ctx) // what it kept is kept
 }
 
 // A holder is who works in a data folder.

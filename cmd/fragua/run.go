@@ -174,7 +174,11 @@ func platform(cmd *cobra.Command) (c *client.Client, hint string, fleeting bool,
 			return nil, "", false, nil, err
 		case h.url != "":
 			token, _ := cmd.Flags().GetString("token")
-			return h.client(state, token), hint, false, func() {}, nil
+			c, done = h.client(state, token), func() {}
+			if h.as != asServer { // it ends before this run, maybe
+				done = succeed(cmd.Context(), c, s)
+			}
+			return c, hint, false, done, nil
 		}
 		c, done, err = own(cmd.Context(), s)
 		if !errors.Is(err, errLocked) {
@@ -182,6 +186,25 @@ func platform(cmd *cobra.Command) (c *client.Client, hint string, fleeting bool,
 		}
 	}
 	return nil, "", false, nil, fmt.Errorf("%w: %s", errLocked, state)
+}
+
+// succeed has the platform be started in this process when the one whose house it is
+// in has ended, and nobody else has the data folder.
+func succeed(ctx context.Context, c *client.Client, s Settings) (done func()) {
+	done = func() {}
+	c.Elsewhere(func() string {
+		h, err := look(s.Data)
+		if err != nil || h.held {
+			return h.url
+		}
+		own, err := open(context.WithoutCancel(ctx), s)
+		if err != nil {
+			return "" // somebody was faster
+		}
+		done = func() { shut(own) }
+		return own.URL()
+	})
+	return func() { done() }
 }
 
 // besides starts a platform in a folder of its own, beside the one that is taken.

@@ -59,14 +59,14 @@ func (c *Client) at() string {
 	return c.base
 }
 
-// lookElsewhere asks where the server is by now.
+// lookElsewhere asks where the server is by now, one request at a time.
 func (c *Client) lookElsewhere() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.find == nil {
 		return
 	}
 	if base := c.find(); base != "" {
-		c.mu.Lock()
-		defer c.mu.Unlock()
 		c.base = base
 	}
 }
