@@ -2,8 +2,10 @@ package console
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"fragua.dev/fragua/internal/bus"
@@ -48,8 +50,13 @@ func TestOnTheRealBus(t *testing.T) {
 	if got := w.listen(server, "?follow=false&subject=ci.job.completed", nil).jobs(5); got != "j1 END" {
 		t.Errorf("stored: %q", got)
 	}
-	if r := w.listen(server, "", map[string]string{"Last-Event-ID": "nowhere"}); r.resp.StatusCode != 400 {
-		t.Errorf("a place that is none: %d", r.resp.StatusCode)
+	for wrong, r := range map[string]*reader{
+		"Last-Event-ID": w.listen(server, "?after=0", map[string]string{"Last-Event-ID": "nowhere"}), "after": w.listen(server, "?after=nowhere", nil),
+	} {
+		body, err := io.ReadAll(r.resp.Body)
+		if err != nil || r.resp.StatusCode != 400 || !strings.Contains(string(body), `"`+wrong+" is no place") {
+			t.Errorf("a place that is none, in %s: %d %s %v", wrong, r.resp.StatusCode, body, err)
+		}
 	}
 	until(t, "the job has not succeeded", func() bool {
 		_, l := w.list("acme", "?state=SUCCEEDED")

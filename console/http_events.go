@@ -93,7 +93,10 @@ func (r *Room) events(ctx context.Context, in *eventsIn) (*huma.StreamResponse, 
 		life = min(life, who.Expires.Sub(r.cfg.Now()))
 	}
 	ctx, cancel := context.WithTimeout(ctx, life)
-	s := &stream{room: r, items: make(chan item, maxPending), ended: make(chan error, 1), limit: in.Limit}
+	s := &stream{room: r, items: make(chan item, maxPending), ended: make(chan error, 1), limit: in.Limit, from: "Last-Event-ID"}
+	if in.LastID == "" {
+		s.from = "after"
+	}
 	s.lines = strings.Contains(in.Accept, mediaLines) && !strings.Contains(in.Accept, mediaSSE)
 	closed := func() { cancel(); r.streams.leave(who.Tenant) }
 	go s.read(ctx, who.Tenant, in)
@@ -153,6 +156,7 @@ type stream struct {
 	room  *Room
 	lines bool // one event a line, instead of server-sent events
 	limit int
+	from  string // what named the place where it begins
 	items chan item
 	ended chan error // why the tail ended; nil: all is told
 	first *item      // came before the answer began
@@ -197,7 +201,7 @@ func (s *stream) begin(ctx context.Context) error {
 	case err := <-s.ended:
 		s.ended <- err // serve is told, too
 		if errors.Is(err, bus.ErrPlace) {
-			return httpapi.BadRequest("Last-Event-ID is no place in the event stream; leave it out to begin now, or give 0 to begin with all that is stored")
+			return httpapi.BadRequest(s.from + " is no place in the event stream; leave it out to begin now, or give 0 to begin with all that is stored")
 		}
 		if err != nil && ctx.Err() == nil {
 			return fmt.Errorf("console: %w", err)

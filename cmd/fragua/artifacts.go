@@ -64,7 +64,7 @@ func artifactCommand() *cobra.Command {
 			return err
 		}
 		if to == "-" {
-			return stream(cmd, c, path+"/content", cmd.OutOrStdout())
+			return stream(cmd.Context(), c, path+"/content", cmd.OutOrStdout())
 		}
 		if to == "" {
 			to = strings.Split(args[0], "/")[1]
@@ -74,7 +74,7 @@ func artifactCommand() *cobra.Command {
 			return err
 		}
 		defer os.Remove(f.Name()) // it is gone when all went well
-		if err := errors.Join(stream(cmd, c, path+"/content", f), f.Close()); err != nil {
+		if err := errors.Join(stream(cmd.Context(), c, path+"/content", f), f.Close()); err != nil {
 			return err
 		}
 		return os.Rename(f.Name(), to)

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,33 +20,25 @@ import (
 
 const defaultURL = "http://127.0.0.1:7070"
 
+const (
+	readyTime = 10 * time.Second       // for a server that is starting
+	soonTime  = 2 * time.Second        // for one that may have been started just before
+	grace     = 300 * time.Millisecond // the same, for a run, which can do without
+	findLook  = 50 * time.Millisecond
+	noteTime  = time.Second // after which a wait is told
+	dialTime  = time.Second
+	maxEnter  = 3 // times that somebody else may have been faster
+)
+
 // connect returns a client of the server that the flags name: --server; a server on
 // --data, which is started for this call when none runs; or the default one.
 func connect(cmd *cobra.Command) (c *client.Client, done func(), err error) {
-	done = func() {}
 	flags := cmd.Flags()
 	server, _ := flags.GetString("server") // the flag is the root's
 	token, _ := flags.GetString("token")
 	data, _ := flags.GetString("data")
 	if server == "" && data != "" {
-		if server, err = running(data); err != nil {
-			return nil, done, err
-		}
-		if server == "" {
-			if _, err := os.Stat(filepath.Join(data, "orchestration.db")); err != nil {
-				return nil, done, usage(fmt.Errorf("there is no server on %s, and nothing that one has kept; start one with fragua serve --data %s", data, quotePath(data)))
-			}
-			h, err := boot(cmd.Context(), Settings{Data: data, Listen: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler)})
-			if err != nil {
-				return nil, done, err
-			}
-			done = func() {
-				ctx, cancel := context.WithTimeout(context.Background(), drainTime)
-				defer cancel()
-				_ = h.Close(ctx) // what it kept is kept
-			}
-			return client.New(h.URL(), h.Token()), done, nil
-		}
+		return inFolder(cmd, data, token)
 	}
 	if server == "" {
 		server = defaultURL
@@ -51,27 +46,141 @@ func connect(cmd *cobra.Command) (c *client.Client, done func(), err error) {
 	if token == "" {
 		token = findToken(server, data)
 	}
-	return client.New(server, token), done, nil
+	return client.New(server, token), func() {}, nil
 }
 
-// running returns the URL of the server that works in a data folder, if one does.
-func running(data string) (string, error) {
-	if _, err := os.Stat(data); errors.Is(err, fs.ErrNotExist) {
-		return "", nil // and locking it would make it
+// inFolder returns a client of the server on a data folder, or of one that it starts.
+func inFolder(cmd *cobra.Command, data, token string) (c *client.Client, done func(), err error) {
+	for range maxEnter {
+		wait := time.Duration(0)
+		if !kept(data) {
+			wait = soonTime
+		}
+		h, err := find(cmd.Context(), data, wait, cmd.ErrOrStderr())
+		if err != nil {
+			return nil, nil, err
+		}
+		if h.url != "" {
+			return h.client(data, token), func() {}, nil
+		}
+		if !kept(data) {
+			return nil, nil, usage(fmt.Errorf("there is no server on %s, and nothing that one has kept; start one with fragua serve --data %s", data, quotePath(data)))
+		}
+		c, done, err = own(cmd.Context(), Settings{Data: data, As: asCommand, Log: slog.New(slog.DiscardHandler)})
+		if !errors.Is(err, errLocked) {
+			return c, done, err
+		}
 	}
-	lock, err := lockDir(data)
+	return nil, nil, fmt.Errorf("%w: %s", errLocked, data)
+}
+
+// kept says whether a server has kept anything in a data folder.
+func kept(data string) bool {
+	_, err := os.Stat(filepath.Join(data, "orchestration.db"))
+	return err == nil
+}
+
+// own starts the platform in this process, and returns a client of it.
+func own(ctx context.Context, s Settings) (c *client.Client, done func(), err error) {
+	h, err := open(ctx, s)
+	if err != nil {
+		return nil, nil, err
+	}
+	return client.New(h.URL(), h.Token()), func() { shut(h) }, nil
+}
+
+// open starts the platform in this process, on a port that is free.
+func open(ctx context.Context, s Settings) (House, error) {
+	s.Listen = "127.0.0.1:0"
+	return boot(ctx, s)
+}
+
+func shut(h House) {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	_ = h.Close(ctx) // what it kept is kept
+}
+
+// A holder is who works in a data folder.
+type holder struct {
+	held bool   // there is one
+	as   string // what it does there; empty when it has not said so
+	url  string // of its API, once that answers
+}
+
+// client returns one of the holder, which may be started again on another port.
+func (h holder) client(data, token string) *client.Client {
+	if token == "" {
+		token = findToken(h.url, data)
+	}
+	c := client.New(h.url, token)
+	c.Elsewhere(func() string {
+		address, err := readAddress(data)
+		if err != nil {
+			return "" // it has not started yet
+		}
+		return "http://" + address
+	})
+	return c
+}
+
+// find returns who works in a data folder. It waits for one that is starting, and for
+// a moment for somebody to come, and tells so on note if that takes long.
+func find(ctx context.Context, data string, moment time.Duration, note io.Writer) (holder, error) {
+	began, told := time.Now(), false
+	for {
+		h, err := look(data)
+		waited := time.Since(began)
+		switch {
+		case err != nil || h.url != "":
+			return h, err
+		case !h.held && waited >= moment:
+			return h, nil
+		case h.held && waited >= readyTime:
+			return h, fmt.Errorf("the server on %s is not ready yet; try again", data)
+		case !told && waited >= noteTime:
+			told = true
+			fmt.Fprintf(note, "waiting for the server on %s\n", data)
+		}
+		select {
+		case <-time.After(findLook):
+		case <-ctx.Done():
+			return h, ctx.Err()
+		}
+	}
+}
+
+// look returns who works in a data folder now.
+func look(data string) (h holder, err error) {
+	if _, err := os.Stat(data); errors.Is(err, fs.ErrNotExist) {
+		return h, nil // and locking it would make it
+	}
+	lock, err := lockDir(data, "")
 	if err == nil {
-		lock.Close()
-		return "", nil
+		return h, lock.Close()
 	}
 	if !errors.Is(err, errLocked) {
-		return "", err
+		return h, err
 	}
+	h.held = true
 	address, err := readAddress(data)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", errors.New("the server on " + data + " is not ready yet; try again")
+	if err == nil && answers(address) { // else it may be that of a server that was killed
+		h.url = "http://" + address
 	}
-	return "http://" + address, err
+	h.as = lockedBy(data) // not before it answers: until it has signed, the last one's name is there
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return h, err
+}
+
+// answers says whether somebody listens at HOST:PORT.
+func answers(address string) bool {
+	c, err := net.DialTimeout("tcp", address, dialTime)
+	if err == nil {
+		c.Close()
+	}
+	return err == nil
 }
 
 // readAddress returns HOST:PORT of the server that works in a data folder.

@@ -62,6 +62,12 @@ func examine(data string) []finding {
 			out = append(out, finding{what, lacking, advice})
 		}
 	}
+	either := func(ok bool, good, bad string) string {
+		if ok {
+			return good
+		}
+		return bad
+	}
 	err := os.MkdirAll(data, 0o700)
 	var probe *os.File
 	if err == nil {
@@ -70,7 +76,7 @@ func examine(data string) []finding {
 			os.Remove(probe.Name())
 		}
 	}
-	add(err == nil, "data folder "+data+" can be written", "MISSING", "give another one with --data, or change its owner")
+	add(err == nil, "data folder "+data+either(err == nil, " can be written", " cannot be written"), "MISSING", "give another one with --data, or change its owner")
 	var fs syscall.Statfs_t
 	if syscall.Statfs(data, &fs) == nil {
 		free := int64(fs.Bavail) * fs.Bsize >> 20
@@ -84,15 +90,25 @@ func examine(data string) []finding {
 	if err == nil {
 		l.Close()
 	}
-	add(err == nil, "port 7070 of this machine is free", "TAKEN", "a server may run already; choose another --listen, or port 0")
+	add(err == nil, "port 7070 of this machine"+either(err == nil, " is free", ""), "TAKEN", "a server may run already; choose another --listen, or port 0")
 	_, err = exec.LookPath("git")
 	add(err == nil, "git, to see which files of a folder belong to a run", "NONE", "install git; without it all files of the folder are taken")
-	_, err = os.Stat("/sys/fs/cgroup/cgroup.controllers")
-	add(err == nil, "cgroup v2", "NONE", "not used yet: what a job leaves is ended by process group and subreaper")
+	add(cgroup2("/sys/fs/cgroup"), "cgroup v2", "NONE", "not used yet: what a job leaves is ended by process group and subreaper")
 	_, err = os.Stat("/var/run/docker.sock")
 	add(err == nil, "Docker's socket", "NONE", "not used yet: this version has the process provider only")
 	home, _ := os.UserHomeDir()
 	_, err = os.Stat(filepath.Join(home, ".kube", "config"))
 	add(err == nil, "a Kubernetes configuration", "NONE", "not used yet: this version has the process provider only")
 	return append(out, finding{process.Containment(), "note", ""})
+}
+
+// cgroup2 says whether cgroup v2 is there: at the root, or, where v1 has the
+// controllers, beside them.
+func cgroup2(root string) bool {
+	for _, dir := range []string{root, filepath.Join(root, "unified")} {
+		if _, err := os.Stat(filepath.Join(dir, "cgroup.controllers")); err == nil {
+			return true
+		}
+	}
+	return false
 }

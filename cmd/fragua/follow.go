@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"os"
 	"slices"
@@ -53,7 +54,10 @@ type (
 		ID    string `json:"run_id"`
 		State string `json:"state"`
 		Jobs  []struct {
-			ID string `json:"job_id"`
+			ID    string   `json:"job_id"`
+			Name  string   `json:"name"`
+			State string   `json:"state"`
+			Needs []string `json:"needs"`
 		} `json:"jobs"`
 	}
 )
@@ -70,6 +74,7 @@ type follower struct {
 	fleeting bool   // nothing of the run is kept
 	note     string
 	began    time.Time
+	asked    time.Time // when the server was last asked why jobs wait
 	out      io.Writer // for people
 	plain    bool
 	screen   *screen
@@ -86,6 +91,10 @@ type followed struct {
 	logs map[string]*tail // by execution
 	open int              // logs that are being read
 	said string           // the state that was shown last
+
+	pending time.Time // since when it has been seen waiting for a place
+	waits   string    // why it does
+	told    []string  // reasons that were shown
 }
 
 // tell prints the run's events, and returns a channel that is closed after the last.
@@ -134,19 +143,28 @@ func (r *follower) tell(ctx context.Context, out io.Writer) chan error {
 
 var errEnd = errors.New("the run has ended")
 
+// lost says of a run that cannot be followed to its end how to look at it.
+func (r *follower) lost(err error) error {
+	if r.fleeting {
+		return err
+	}
+	return fmt.Errorf("%w\n  the run goes on there; look at it with\n  fragua pipeline status %s%s", err, r.id, r.hint)
+}
+
 // follow looks at the run until it has ended. When ctx ends it cancels the run, and
 // waits for what was started to end.
 func (r *follower) follow(ctx context.Context) (state string, err error) {
-	look := context.WithoutCancel(ctx)
+	look, forsake := context.WithCancel(context.WithoutCancel(ctx))
 	stop := ctx.Done()
 	var deadline <-chan time.Time
 	t := time.NewTicker(lookEvery)
 	defer t.Stop()
 	defer r.wg.Wait()
+	defer forsake() // the logs, too, when the run cannot be followed any more
 	for {
 		state, err := r.look(look)
 		if err != nil {
-			return "", err
+			return "", r.lost(err)
 		}
 		if ended(state) {
 			r.wg.Wait()
@@ -160,10 +178,10 @@ func (r *follower) follow(ctx context.Context) (state string, err error) {
 			stop, deadline = nil, time.After(cancelTime)
 			r.interrupted()
 			if err := r.c.Call(look, "POST", "/runs/"+r.id+"/cancel", map[string]string{"reason": "interrupted"}, nil); err != nil {
-				return "", err
+				return "", r.lost(err)
 			}
 		case <-deadline:
-			return "", errors.New("what was started did not end in time")
+			return "", r.lost(errors.New("what was started did not end in time"))
 		}
 	}
 }
@@ -220,6 +238,9 @@ func (r *follower) look(ctx context.Context) (string, error) {
 			r.order = append(r.order, j.ID)
 		}
 		f.view = j
+		if j.State != "PENDING" {
+			f.pending, f.waits = time.Time{}, ""
+		}
 		for _, s := range j.Steps {
 			if s.Exec != "" && f.logs[s.Exec] == nil {
 				t := &tail{}
@@ -235,26 +256,41 @@ func (r *follower) look(ctx context.Context) (string, error) {
 		}
 	}
 	r.mu.Unlock()
+	if !ended(run.State) {
+		r.askWhy(ctx, run, time.Now())
+	}
 	r.show()
 	return run.State, nil
 }
 
-// read follows a step's log to its end.
+// read follows a step's log to its end, over restarts of the server.
 func (r *follower) read(ctx context.Context, title, exec string, t *tail) {
-	body, err := r.c.Open(ctx, "/logs/"+url.PathEscape(exec)+"?follow=true", "")
-	if err != nil {
-		return // the summary says where the log is
+	in, out := io.Pipe()
+	r.wg.Go(func() { out.CloseWithError(followLog(ctx, r.c, exec, url.Values{}, &counted{w: out})) })
+	err := t.read(in, r.each(title))
+	var p *client.Problem
+	if err == nil || ctx.Err() != nil || errors.As(err, &p) && p.Status == http.StatusNotFound {
+		return // one that was never written is no loss
 	}
-	defer body.Close()
-	var each func(line []byte)
 	if r.plain {
-		each = func(line []byte) {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			fmt.Fprintf(r.out, "%s | %s\n", title, line)
-		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		fmt.Fprintf(r.out, "%s: %v\n", title, err)
+		return
 	}
-	t.read(body, each)
+	t.keep([]byte(err.Error()))
+}
+
+// each returns what prints the lines of a log where there is no screen.
+func (r *follower) each(title string) func(line []byte) {
+	if !r.plain {
+		return nil
+	}
+	return func(line []byte) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		fmt.Fprintf(r.out, "%s | %s\n", title, line)
+	}
 }
 
 // show says what is new.
@@ -283,5 +319,6 @@ func (r *follower) show() {
 			f.said = now
 			fmt.Fprintf(r.out, "%s: %s%s\n", f.view.Name, f.view.State, why(f.view))
 		}
+		r.sayWaits(f)
 	}
 }

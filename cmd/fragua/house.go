@@ -10,6 +10,7 @@ import (
 // Settings say how the platform is to run in this process.
 type Settings struct {
 	Data       string        // folder of everything it keeps
+	As         string        // what for, which others read in the folder's lock; a server when empty
 	Listen     string        // HOST:PORT of the API; port 0 picks one
 	Services   []string      // rooms that run here; all when empty
 	Database   string        // sqlite, or postgres://…

@@ -90,9 +90,11 @@ func loginCommand() *cobra.Command {
 			}
 			server, _ := cmd.Flags().GetString("server")
 			if data, _ := cmd.Flags().GetString("data"); server == "" && data != "" {
-				if server, err = running(data); err != nil {
+				h, err := find(cmd.Context(), data, soonTime, cmd.ErrOrStderr())
+				if err != nil {
 					return err
 				}
+				server = h.url
 			}
 			var who struct {
 				Sub    string `json:"sub"`

@@ -152,46 +152,56 @@ func executions(ctx context.Context, c *client.Client, job string) ([]execView, 
 // print prints the log of an execution.
 func (o logOptions) print(cmd *cobra.Command, c *client.Client, exec string) error {
 	q := url.Values{}
-	if o.follow {
-		q.Set("follow", "true")
-	}
 	if o.tail > 0 {
 		q.Set("tail", fmt.Sprint(o.tail))
 	}
-	path := "/logs/" + url.PathEscape(exec)
 	to := &counted{w: cmd.OutOrStdout()}
-	opened := false
-	for fails := 0; ; fails++ {
-		before := to.bytes
-		r, err := c.Open(cmd.Context(), path+"?"+q.Encode(), "")
-		if err == nil {
-			opened = true
-			_, err = io.Copy(to, r)
-			r.Close()
-		}
-		if err == nil || !o.follow || !opened || cmd.Context().Err() != nil || to.failed != nil {
-			return err
-		}
-		if to.bytes > before {
-			fails = 0
-		}
-		if o.tail > 0 || fails == logTries {
-			return fmt.Errorf("the log broke off: %w", err)
-		}
-		select { // the server is being restarted, and the step goes on
-		case <-time.After(logAgain):
-		case <-cmd.Context().Done():
-			return cmd.Context().Err()
-		}
-		q.Set("from", fmt.Sprint(to.lines+1))
-		to.skip = to.part
+	if !o.follow {
+		return stream(cmd.Context(), c, logPath(exec, q), to)
 	}
+	return followLog(cmd.Context(), c, exec, q, to)
+}
+
+func logPath(exec string, q url.Values) string {
+	return "/logs/" + url.PathEscape(exec) + "?" + q.Encode()
 }
 
 const (
 	logTries = 30 // after which a log that broke off is given up
 	logAgain = time.Second
 )
+
+// followLog writes the log of an execution to its end. When the server is restarted
+// meanwhile, and the step goes on, the log goes on where it was.
+func followLog(ctx context.Context, c *client.Client, exec string, q url.Values, to *counted) error {
+	q.Set("follow", "true")
+	opened := false
+	for fails := 0; ; fails++ {
+		before := to.bytes
+		r, err := c.Open(ctx, logPath(exec, q), "")
+		if err == nil {
+			opened = true
+			_, err = io.Copy(to, r)
+			r.Close()
+		}
+		if err == nil || !opened || ctx.Err() != nil || to.failed != nil {
+			return err
+		}
+		if to.bytes > before {
+			fails = 0
+		}
+		if q.Has("tail") || fails == logTries {
+			return fmt.Errorf("the log broke off: %w", err)
+		}
+		select {
+		case <-time.After(logAgain):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		q.Set("from", fmt.Sprint(to.lines+1))
+		to.skip = to.part
+	}
+}
 
 // counted writes on, and knows how far a log has been printed.
 type counted struct {
@@ -220,8 +230,9 @@ func (c *counted) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-func stream(cmd *cobra.Command, c *client.Client, path string, to io.Writer) error {
-	r, err := c.Open(cmd.Context(), path, "")
+// stream writes the body of an answer.
+func stream(ctx context.Context, c *client.Client, path string, to io.Writer) error {
+	r, err := c.Open(ctx, path, "")
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"fragua.dev/fragua/execution/agent"
 	"fragua.dev/fragua/internal/observe"
@@ -96,6 +97,10 @@ func rootCommand() *cobra.Command {
 		SilenceErrors: true, SilenceUsage: true, Version: version,
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		var bad *pflag.InvalidValueError
+		if errors.As(err, &bad) {
+			err = fmt.Errorf("--%s: %w", bad.GetFlag().Name, wanted(bad.GetFlag(), bad.Unwrap()))
+		}
 		return usage(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
 	})
 	f := root.PersistentFlags()

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
@@ -59,11 +61,18 @@ func openHouse(ctx context.Context, s Settings) (_ *opened, err error) {
 		}
 		err = errors.Join(err, o.abandon())
 	}()
-	lock, err := lockSoon(ctx, s.Data, s.Services...)
+	lock, err := lockSoon(ctx, s.Data, cmp.Or(s.As, asServer), func(command string) {
+		o.log.Warn("waits for the data folder, in which a command is at work", "command", command, "at_most", patience.String())
+	}, s.Services...)
 	if err != nil {
 		return nil, err
 	}
 	o.undo = append(o.undo, lock.Close)
+	if o.here(front) { // what a server that was killed has left is no sign of this one
+		if err := os.Remove(o.dir("address")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
 	for _, d := range []string{"bus", "logs", "artifacts", "workers", "security"} {
 		if err := os.MkdirAll(o.dir(d), 0o700); err != nil {
 			return nil, err

@@ -20,6 +20,8 @@ var runColumns = []column{{"RUN", "run_id"}, {"PIPELINE", "name"}, {"VERSION", "
 
 var memberColumns = []column{{"NAME", "name"}, {"STATE", "state"}, {"JOB", "job_id"}, {"NEEDS", "needs"}}
 
+var undoColumns = []column{{"UNDOES", "name"}, {"STATE", "state"}, {"JOB", "by_job_id"}, {"OF", "job_id"}}
+
 var pipeColumns = []column{{"PIPELINE", "pipeline_id"}, {"NAME", "name"}, {"VERSION", "version"}, {"STATE", "state"}, {"CREATED", "created_at"}}
 
 func pipelineCommand() *cobra.Command {
@@ -85,7 +87,7 @@ func pipelineCommand() *cobra.Command {
 		send("create FILE", "Create a pipeline from a file", "POST", "/pipelines", false),
 		send("update PIPELINE FILE", "Make a new version of a pipeline", "PUT", "/pipelines/%s", true),
 		list("List pipelines", "/pipelines", pipeColumns), get, start, runs,
-		whole("status RUN", "Show a run and its jobs", "/runs/%s", runColumns, "jobs", memberColumns), cancel("RUN", "Cancel a run", "/runs/%s/cancel", runColumns),
+		whole("status RUN", "Show a run and its jobs", "/runs/%s", runColumns, part{"jobs", memberColumns}, part{"compensations", undoColumns}), cancel("RUN", "Cancel a run", "/runs/%s/cancel", runColumns),
 		one("retry RUN", "Run again what failed of a run, and what depends on it", "POST", "/runs/%s/retry", runColumns))
 }
 

@@ -31,9 +31,10 @@ func runCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "run [FILE]", Short: "Run a pipeline file here and now",
 		Long: "Runs a pipeline file on the platform that is part of this program: the same engine,\n" +
-			"events and store as the server's. With --server it runs there, and is followed in\n" +
-			"the same way. FILE is fragua.yaml or .fragua.yaml of this folder unless given; a\n" +
-			"folder stands for the file in it. Jobs start from the files of its folder.",
+			"events and store as the server's. With --server, or where a server has the data\n" +
+			"folder, it runs there, and is followed in the same way. FILE is fragua.yaml or\n" +
+			".fragua.yaml of this folder unless given; a folder stands for the file in it. Jobs\n" +
+			"start from the files of its folder.",
 		Example: "  fragua run\n  fragua run examples/go\n  fragua run --job test --env HOME",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
@@ -158,35 +159,66 @@ func platform(cmd *cobra.Command) (c *client.Client, hint string, fleeting bool,
 		}
 	}
 	hint = " --data " + quotePath(state)
-	url, err := running(state)
-	if err == nil && url != "" && data != "" {
-		return client.New(url, findToken(url, data)), hint, false, func() {}, nil
+	wait := time.Duration(0)
+	if data != "" {
+		wait = grace
 	}
-	busy := err != nil || url != ""
-	s := Settings{Data: state, Listen: "127.0.0.1:0", Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))}
-	var h House
-	if !busy {
-		h, err = boot(cmd.Context(), s)
-	}
-	remove := func() {}
-	if busy || errors.Is(err, errLocked) { // another run is at work: this one gets a folder of its own
-		if s.Data, err = os.MkdirTemp(state, "run-*"); err != nil {
+	s := Settings{Data: state, As: asRun, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))}
+	for range maxEnter {
+		h, err := find(cmd.Context(), state, wait, cmd.ErrOrStderr())
+		switch {
+		case data == "" && h.held && h.as != asServer: // another run's, which ends with it
+			c, done, err = besides(cmd.Context(), s)
+			return c, hint, true, done, err
+		case err != nil:
 			return nil, "", false, nil, err
+		case h.url != "":
+			token, _ := cmd.Flags().GetString("token")
+			c, done = h.client(state, token), func() {}
+			if h.as != asServer { // it ends before this run, maybe
+				done = succeed(cmd.Context(), c, s)
+			}
+			return c, hint, false, done, nil
 		}
-		fleeting = true
-		remove = func() { _ = os.RemoveAll(s.Data) }
-		h, err = boot(cmd.Context(), s)
+		c, done, err = own(cmd.Context(), s)
+		if !errors.Is(err, errLocked) {
+			return c, hint, false, done, err
+		}
 	}
+	return nil, "", false, nil, fmt.Errorf("%w: %s", errLocked, state)
+}
+
+// succeed has the platform be started in this process when the one whose house it is
+// in has ended, and nobody else has the data folder.
+func succeed(ctx context.Context, c *client.Client, s Settings) (done func()) {
+	done = func() {}
+	c.Elsewhere(func() string {
+		h, err := look(s.Data)
+		if err != nil || h.held {
+			return h.url
+		}
+		own, err := open(context.WithoutCancel(ctx), s)
+		if err != nil {
+			return "" // somebody was faster
+		}
+		done = func() { shut(own) }
+		return own.URL()
+	})
+	return func() { done() }
+}
+
+// besides starts a platform in a folder of its own, beside the one that is taken.
+func besides(ctx context.Context, s Settings) (c *client.Client, done func(), err error) {
+	if s.Data, err = os.MkdirTemp(s.Data, "run-*"); err != nil {
+		return nil, nil, err
+	}
+	remove := func() { _ = os.RemoveAll(s.Data) }
+	c, end, err := own(ctx, s)
 	if err != nil {
 		remove()
-		return nil, "", false, nil, err
+		return nil, nil, err
 	}
-	return client.New(h.URL(), h.Token()), hint, fleeting, func() {
-		ctx, cancel := context.WithTimeout(context.Background(), drainTime)
-		defer cancel()
-		_ = h.Close(ctx) // what it kept is kept
-		remove()
-	}, nil
+	return c, func() { end(); remove() }, nil
 }
 
 // quotePath quotes a path, and writes ~ for the home folder: it is short, and fit to

@@ -40,7 +40,8 @@ func serveCommand() *cobra.Command {
 			"commands on this machine find their way in. SIGTERM ends it; running jobs go on\n" +
 			"and are taken up by the next start, if that comes within --outlive: an agent that\n" +
 			"is alone for so long ends, and its job is lost (and tried again, if it has\n" +
-			"retries). The process provider does not isolate jobs.\n\n" +
+			"retries). The process provider does not isolate jobs. Where fragua run has DIR, the\n" +
+			"server waits a minute for its end.\n\n" +
 			"With --services several processes on this machine share DIR, each with some of the\n" +
 			"services. They find each other there, in whatever order they start. Clients go to\n" +
 			"the one with orchestration, which also carries the bus.",

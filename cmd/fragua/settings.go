@@ -15,6 +15,8 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"fragua.dev/fragua/execution/agent"
 )
 
 // applySettings fills the flags that were not given from the environment, and
@@ -56,11 +58,11 @@ func applySettings(cmd *cobra.Command) error {
 		}
 		if name, v := fromEnv(f.Name); v != "" {
 			if err := f.Value.Set(v); err != nil && !forListings(f, v) {
-				errs = append(errs, fmt.Errorf("%s: %w", name, err))
+				errs = append(errs, fmt.Errorf("%s: %w", name, wanted(f, err)))
 			}
 		} else if v, ok := values[f.Name]; ok {
 			if err := set(f.Value, v); err != nil && !forListings(f, v) {
-				errs = append(errs, fmt.Errorf("%s: %s: %w", file, f.Name, err))
+				errs = append(errs, fmt.Errorf("%s: %s: %w", file, f.Name, wanted(f, err)))
 			}
 		}
 	})
@@ -92,12 +94,28 @@ func settings(root *cobra.Command) map[string]bool {
 	return known
 }
 
+// wanted says what a flag wants that was given something else.
+func wanted(f *pflag.Flag, err error) error {
+	switch f.Value.Type() {
+	case "int", "int64":
+		return errors.New("want a whole number")
+	case "bool":
+		return errors.New("want true or false")
+	case "duration":
+		return errors.New("want a time, such as 90s or 1h30m")
+	}
+	return err // our own words
+}
+
 // fromEnv returns what the environment says of a flag, and the variable's name.
 func fromEnv(flag string) (name, value string) {
 	if v := os.Getenv("FRAGUA_URL"); flag == "server" && v != "" {
 		return "FRAGUA_URL", v
 	}
 	name = "FRAGUA_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+	if os.Getenv("FRAGUA_JOB_ID") != "" && agent.Tells(name) { // of the job that this command is a part of
+		return name, ""
+	}
 	return name, os.Getenv(name)
 }
 

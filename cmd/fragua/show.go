@@ -157,7 +157,10 @@ func cell(v any, path string) string {
 			return list
 		}
 		b, _ := json.Marshal(x) // it came from JSON
-		return string(b)
+		if text := string(b); text != "[]" && text != "{}" {
+			return text
+		}
+		return "-"
 	}
 	return fmt.Sprint(v)
 }
@@ -247,9 +250,15 @@ func fetch(method, path string, columns []column) func(*cobra.Command, []string,
 	}
 }
 
+// part is a list of parts of a thing: where it stands, and how it is shown.
+type part struct {
+	name string
+	of   []column
+}
+
 // whole is a command about one thing that people look at closely: below it stand its
 // parts, and why it failed.
-func whole(use, short, path string, columns []column, parts string, of []column) *cobra.Command {
+func whole(use, short, path string, columns []column, parts ...part) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short, Args: exactly(1), RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
 		var v map[string]any
 		if err := c.Call(cmd.Context(), "GET", fmt.Sprintf(path, url.PathEscape(args[0])), nil, &v); err != nil {
@@ -262,10 +271,12 @@ func whole(use, short, path string, columns []column, parts string, of []column)
 			return nil
 		}
 		out := cmd.OutOrStdout()
-		if items, _ := v[parts].([]any); len(items) > 0 {
-			fmt.Fprintln(out)
-			if err := table(out, map[string]any{"items": items}, of); err != nil {
-				return err
+		for _, p := range parts {
+			if items, _ := v[p.name].([]any); len(items) > 0 {
+				fmt.Fprintln(out)
+				if err := table(out, map[string]any{"items": items}, p.of); err != nil {
+					return err
+				}
 			}
 		}
 		if why := cell(v, "failure.message"); why != "-" {

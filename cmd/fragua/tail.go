@@ -22,8 +22,9 @@ type tail struct {
 	lines []string
 }
 
-// read takes lines until r ends; each is called with every one of them.
-func (t *tail) read(r io.Reader, each func([]byte)) {
+// read takes lines until r ends, and returns why if that is not its end; each is
+// called with every one of them.
+func (t *tail) read(r io.Reader, each func([]byte)) error {
 	in := bufio.NewReaderSize(r, 64<<10)
 	for {
 		line, err := in.ReadSlice('\n')
@@ -34,8 +35,11 @@ func (t *tail) read(r io.Reader, each func([]byte)) {
 			}
 			t.keep(line)
 		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
-			return
+			return err
 		}
 	}
 }

@@ -84,6 +84,9 @@ func (r *follower) branch(f *followed, v view) []string {
 	if j.Attempts > 1 {
 		took += fmt.Sprintf("  (attempt %d)", j.Attempts)
 	}
+	if j.State == "PENDING" && f.waits != "" {
+		took += "  waits for a place: " + printable(f.waits)
+	}
 	lines := []string{"  " + r.paint(j.State, marks[j.State]+" "+printable(j.Name)) + took + why(j)}
 	if v.fold || j.State != "RUNNING" && j.State != "FAILED" && j.State != "TERMINATED" {
 		return lines

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -201,12 +200,9 @@ func (e *run) view() agentapi.Exec {
 
 // environment is all that a step sees of the world.
 func environment(j *job, r agentapi.ExecRequest) []string {
-	o := j.order
-	env := []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + j.workspace(), "TMPDIR=" + j.temp(), "CI=true",
-		"FRAGUA_JOB_ID=" + string(o.Job), "FRAGUA_ATTEMPT=" + strconv.Itoa(o.Attempt), "FRAGUA_WORKER_ID=" + string(o.Worker),
-		"FRAGUA_TENANT=" + string(o.Tenant), "FRAGUA_STEP_ID=" + string(r.Step), "FRAGUA_STEP_NAME=" + r.Name,
-		"FRAGUA_EXEC_ID=" + string(r.Exec), "FRAGUA_WORKSPACE=" + j.workspace(),
+	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + j.workspace(), "TMPDIR=" + j.temp(), "CI=true"}
+	for _, v := range tells {
+		env = append(env, v.name+"="+v.value(j, r))
 	}
 	// Of two settings of one name the later one counts.
 	for k, v := range r.Env {
@@ -216,6 +212,31 @@ func environment(j *job, r agentapi.ExecRequest) []string {
 		env = append(env, k+"="+v)
 	}
 	return env
+}
+
+// tells are the variables that tell a step of which job it is.
+var tells = []struct {
+	name  string
+	value func(*job, agentapi.ExecRequest) string
+}{
+	{"FRAGUA_JOB_ID", func(j *job, _ agentapi.ExecRequest) string { return string(j.order.Job) }},
+	{"FRAGUA_ATTEMPT", func(j *job, _ agentapi.ExecRequest) string { return strconv.Itoa(j.order.Attempt) }},
+	{"FRAGUA_WORKER_ID", func(j *job, _ agentapi.ExecRequest) string { return string(j.order.Worker) }},
+	{"FRAGUA_TENANT", func(j *job, _ agentapi.ExecRequest) string { return string(j.order.Tenant) }},
+	{"FRAGUA_STEP_ID", func(_ *job, r agentapi.ExecRequest) string { return string(r.Step) }},
+	{"FRAGUA_STEP_NAME", func(_ *job, r agentapi.ExecRequest) string { return r.Name }},
+	{"FRAGUA_EXEC_ID", func(_ *job, r agentapi.ExecRequest) string { return string(r.Exec) }},
+	{"FRAGUA_WORKSPACE", func(j *job, _ agentapi.ExecRequest) string { return j.workspace() }},
+}
+
+// Tells says whether a variable is one that tells a step of which job it is.
+func Tells(variable string) bool {
+	for _, v := range tells {
+		if v.name == variable {
+			return true
+		}
+	}
+	return false
 }
 
 // lookPath finds a program as execvp does, by the step's own PATH.
@@ -240,7 +261,7 @@ func lookPath(name string, env []string, dir string) (string, error) {
 			return file, nil
 		}
 	}
-	return "", fmt.Errorf("%w: no program of this name in PATH", exec.ErrNotFound)
+	return "", errors.New("there is no program of this name in PATH")
 }
 
 func executable(file string) error {

@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -32,15 +33,42 @@ const (
 
 // Client speaks to one server.
 type Client struct {
-	base, token string
-	http        *http.Client
+	token string
+	http  *http.Client
+
+	mu   sync.Mutex
+	base string
+	find func() string
 }
 
 // New returns a client of the server at base.
 func New(base, token string) *Client {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.DialContext = (&net.Dialer{Timeout: dialTime}).DialContext
-	return &Client{strings.TrimRight(base, "/"), token, &http.Client{Transport: t}}
+	return &Client{base: strings.TrimRight(base, "/"), token: token, http: &http.Client{Transport: t}}
+}
+
+// Elsewhere has the client ask find where the server is when it does not answer any
+// more: one that was started again may have another port. Nothing is no news.
+func (c *Client) Elsewhere(find func() string) { c.find = find }
+
+// at returns the server's URL.
+func (c *Client) at() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.base
+}
+
+// lookElsewhere asks where the server is by now, one request at a time.
+func (c *Client) lookElsewhere() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.find == nil {
+		return
+	}
+	if base := c.find(); base != "" {
+		c.base = base
+	}
 }
 
 // A Problem is a request that the server did not do.
@@ -71,7 +99,8 @@ func (p *Problem) Error() string {
 
 // Do sends a request, and returns the answer if it is a good one. A request with a
 // body that can be read again, or none, is sent again while the server is not
-// there or too busy: requests are idempotent, by the ids that they bring.
+// there or too busy: then nothing was done. What only reads is also sent again when
+// the server went away before it answered.
 func (c *Client) Do(ctx context.Context, method, path string, body io.Reader, header http.Header) (*http.Response, error) {
 	var again io.Seeker
 	if body != nil {
@@ -86,12 +115,13 @@ func (c *Client) Do(ctx context.Context, method, path string, body io.Reader, he
 			return resp, nil
 		case errors.As(err, &p) && (p.Status == http.StatusTooManyRequests || p.Status == http.StatusServiceUnavailable):
 		case errors.Is(err, syscall.ECONNREFUSED):
+		case method == http.MethodGet && cutOff(err): // and nothing was done that could be done twice
 		default:
 			return nil, err
 		}
 		if try == tries || ctx.Err() != nil || body != nil && again == nil {
 			if errors.Is(err, syscall.ECONNREFUSED) {
-				return nil, fmt.Errorf("no server answers at %s: start one with fragua serve, or say where it is with --server or FRAGUA_URL", c.base)
+				return nil, fmt.Errorf("no server answers at %s: start one with fragua serve, or say where it is with --server or FRAGUA_URL", c.at())
 			}
 			return nil, err
 		}
@@ -99,6 +129,9 @@ func (c *Client) Do(ctx context.Context, method, path string, body io.Reader, he
 		case <-time.After(pause):
 		case <-ctx.Done():
 			return nil, ctx.Err()
+		}
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			c.lookElsewhere()
 		}
 		if again != nil {
 			if _, err := again.Seek(0, io.SeekStart); err != nil {
@@ -108,11 +141,16 @@ func (c *Client) Do(ctx context.Context, method, path string, body io.Reader, he
 	}
 }
 
+// cutOff says whether the server went away before it had answered.
+func cutOff(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
 func (c *Client) once(ctx context.Context, method, path string, body io.Reader, header http.Header) (*http.Response, error) {
 	if body != nil {
 		body = io.NopCloser(body) // so that it is not closed, and can be sent again
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
+	req, err := http.NewRequestWithContext(ctx, method, c.at()+path, body)
 	if err != nil {
 		return nil, err
 	}
