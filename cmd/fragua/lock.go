@@ -110,19 +110,18 @@ func lockDir(dir, as string, rooms ...string) (_ lock, err error) {
 			return nil, locked(err, dir+", with "+r)
 		}
 	}
-	if as == "" {
-		return l, nil
+	if as != "" {
+		sign(l[0], as)
 	}
-	return l, sign(l[0], as)
+	return l, nil
 }
 
-// sign writes what the holder of a lock does.
-func sign(f *os.File, as string) error {
+// sign writes what the holder of a lock does. Where the disk is full, nobody reads it.
+func sign(f *os.File, as string) {
 	text := []byte(as + "\n")
-	if _, err := f.WriteAt(text, 0); err != nil {
-		return err
+	if _, err := f.WriteAt(text, 0); err == nil {
+		_ = f.Truncate(int64(len(text)))
 	}
-	return f.Truncate(int64(len(text)))
 }
 
 func locked(err error, where string) error {

@@ -20,6 +20,10 @@ import (
 	"fragua.dev/fragua/internal/pipelinefile"
 )
 
+// afterRun is how long jobs go on when a run with the platform in its process was killed:
+// another run may be in its house, and take it over.
+const afterRun = 10 * time.Second
+
 // runOptions are the flags of fragua run.
 type runOptions struct {
 	env, jobs []string
@@ -163,7 +167,7 @@ func platform(cmd *cobra.Command) (c *client.Client, hint string, fleeting bool,
 	if data != "" {
 		wait = grace
 	}
-	s := Settings{Data: state, As: asRun, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))}
+	s := Settings{Data: state, As: asRun, Outlive: afterRun, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))}
 	for range maxEnter {
 		h, err := find(cmd.Context(), state, wait, cmd.ErrOrStderr())
 		switch {
