@@ -27,7 +27,7 @@ func keepAlive(ctx context.Context, agent Agent, silent context.CancelCauseFunc)
 	mu.Lock()
 	defer mu.Unlock()
 	t = time.AfterFunc(renewEvery, func() {
-		ctx, cancel := context.WithTimeout(ctx, renewEvery/2)
+		ctx, cancel := context.WithTimeout(ctx, renewEvery) // a machine may be very busy
 		_, err := agent.Lease(ctx)
 		cancel()
 		mu.Lock()
