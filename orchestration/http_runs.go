@@ -3,6 +3,7 @@ package orchestration
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -201,7 +202,7 @@ func (r *Room) listRuns(ctx context.Context, in *struct {
 			return nil, err
 		}
 	}
-	rows, err := r.db.Query(ctx, `SELECT body FROM run WHERE tenant = $1 AND pipeline = $2 AND (created_ms, id) < ($3, $4) ORDER BY created_ms DESC, id DESC LIMIT $5`,
+	rows, err := r.db.Query(ctx, `SELECT body, state FROM run WHERE tenant = $1 AND pipeline = $2 AND (created_ms, id) < ($3, $4) ORDER BY created_ms DESC, id DESC LIMIT $5`,
 		string(p.Tenant), string(p.ID), ms, id, in.Limit+1)
 	if err != nil {
 		return nil, err
@@ -210,10 +211,18 @@ func (r *Room) listRuns(ctx context.Context, in *struct {
 	out := &runPage{}
 	out.Body.Items = []Run{}
 	for rows.Next() {
-		var x run
-		if err := decode(rows, &x); err != nil {
+		var (
+			body  []byte
+			state State
+			x     run
+		)
+		if err := rows.Scan(&body, &state); err != nil {
 			return nil, err
 		}
+		if err := json.Unmarshal(body, &x); err != nil {
+			return nil, err
+		}
+		x.State = state
 		if len(out.Body.Items) == in.Limit {
 			last := out.Body.Items[in.Limit-1]
 			out.Body.Next = place(last.Created.UnixMilli(), string(last.ID))

@@ -131,7 +131,7 @@ func (r *Room) change(ctx context.Context, t ident.Tenant, id ident.Job, fn func
 		if err != nil {
 			return err
 		}
-		was := j.over()
+		was, before := j.over(), j.State
 		facts, err := fn(j, now)
 		if err != nil {
 			return err
@@ -142,6 +142,9 @@ func (r *Room) change(ctx context.Context, t ident.Tenant, id ident.Job, fn func
 		}
 		if err := tx.Emit(facts...); err != nil {
 			return err
+		}
+		if before == Pending && j.Run != "" && !j.over() {
+			return runBegins(tx, t, j.Run)
 		}
 		if was || !j.over() {
 			return nil

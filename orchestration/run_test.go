@@ -64,6 +64,35 @@ func TestARunGoesOnWhereItsNeedsAreMet(t *testing.T) {
 	h.want(409, "POST", "/runs/r/retry", "", nil)
 }
 
+// TestARunWhoseFirstJobRunsIsRunningEverywhere looks at it in every way.
+func TestARunWhoseFirstJobRunsIsRunningEverywhere(t *testing.T) {
+	h, _ := aRun(t, diamond)
+	states := func() []State {
+		var runs struct {
+			Items []Run `json:"items"`
+		}
+		var pipelines struct {
+			Items []Pipeline `json:"items"`
+		}
+		var p Pipeline
+		h.want(200, "GET", "/pipelines/p/runs", "", &runs)
+		h.want(200, "GET", "/pipelines", "", &pipelines)
+		h.want(200, "GET", "/pipelines/p", "", &p)
+		return []State{h.runState().State, runs.Items[0].State, pipelines.Items[0].State, p.State}
+	}
+	if got := states(); !slices.Equal(got, []State{Pending, Pending, Pending, Pending}) {
+		t.Errorf("before: %v", got)
+	}
+	h.run(h.member("a"))
+	if got := states(); !slices.Equal(got, []State{Running, Running, Running, Running}) {
+		t.Errorf("at work: %v", got)
+	}
+	h.end(h.member("a"), true)
+	if got := states(); !slices.Equal(got, []State{Running, Running, Running, Running}) {
+		t.Errorf("after the first: %v", got)
+	}
+}
+
 func TestAFailureSkipsWhatNeedsItAndARetryRunsThatAgain(t *testing.T) {
 	h, first := aRun(t, diamond)
 	h.do("a", true)

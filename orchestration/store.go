@@ -206,6 +206,13 @@ func saveRun(tx *sqldb.Tx, r *run) error {
 	return err
 }
 
+// runBegins notes that a job of a run is on its way. The body says so when a job has
+// ended: to write it again for the first of each would cost more than the job.
+func runBegins(tx *sqldb.Tx, t ident.Tenant, id ident.Run) error {
+	_, err := tx.Exec(`UPDATE run SET state = $1 WHERE tenant = $2 AND id = $3 AND state = $4`, string(Running), string(t), string(id), string(Pending))
+	return err
+}
+
 // members returns all jobs of a run, of earlier tries too.
 func members(tx *sqldb.Tx, t ident.Tenant, id ident.Run) (map[ident.Job]*job, error) {
 	rows, err := tx.Query(`SELECT body FROM job WHERE run = $2 AND run <> '' AND tenant || '' = $1`, string(t), string(id))

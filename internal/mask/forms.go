@@ -80,8 +80,13 @@ func quotes(s string) []string {
 	out := []string{
 		plain, strings.ReplaceAll(plain, "'", `\'`), // Python's repr, in either quotes
 		strings.ReplaceAll(s, "'", `'\''`), // a shell's set -x
-		html.EscapeString(s), strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(s),
+		html.EscapeString(s),
 		inside(strconv.Quote(s)), inside(strconv.QuoteToASCII(s)),
+	}
+	for _, single := range []string{"'", "&#39;", "&#x27;", "&apos;"} { // XML and HTML, in text and in either quotes
+		for _, double := range []string{`"`, "&quot;"} {
+			out = append(out, strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "'", single, `"`, double).Replace(s))
+		}
 	}
 	for _, escape := range []bool{false, true} { // JSON, with and without the care for HTML
 		var b bytes.Buffer

@@ -65,6 +65,8 @@ func TestSecretsAreHidden(t *testing.T) {
 		"set -x":               `s3cr3t/+va"l'\''ue=<42> é𝄞\`,
 		"XML":                  `s3cr3t/+va"l'ue=&lt;42&gt; é𝄞\`,
 		"HTML":                 `s3cr3t/+va&#34;l&#39;ue=&lt;42&gt; é𝄞\`,
+		"Python's html":        `s3cr3t/+va&quot;l&#x27;ue=&lt;42&gt; é𝄞\`,
+		"attribute":            `s3cr3t/+va&quot;l'ue=&lt;42&gt; é𝄞\`,
 		"Go":                   `s3cr3t/+va\"l'ue=<42> \u00e9\U0001d11e\\`,
 		"a line of it":         "line-of-the-key",
 		"lines of DOS":         strings.ReplaceAll(key, "\n", "\r\n"),
