@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"fragua.dev/fragua/contract/ident"
@@ -117,6 +118,36 @@ func (p *Provider) endAgents(spared map[int]bool) {
 				kill(v.pid)
 			}
 		}
+	}
+}
+
+const (
+	stepsLook = 25 * time.Millisecond
+	lastWords = 300 * time.Millisecond // for what steps said last to be fetched from their agent
+)
+
+// endSteps asks the steps of an adopted agent to end, as the agent would if it took
+// orders from here, and waits for them, for grace at most.
+func endSteps(agent int, grace time.Duration) {
+	told := map[string]bool{}
+	for deadline := time.Now().Add(grace); time.Now().Before(deadline); time.Sleep(stepsLook) {
+		left := 0
+		for _, c := range allProcs() {
+			if c.ppid != agent || c.state == 'Z' {
+				continue
+			}
+			if left++; !told[c.handle()] {
+				told[c.handle()] = true
+				syscall.Kill(-c.pid, syscall.SIGTERM) // a step leads a group of its own
+				syscall.Kill(-c.pid, syscall.SIGCONT) // a stopped one hears nothing
+			}
+		}
+		if left == 0 {
+			break
+		}
+	}
+	if len(told) > 0 {
+		time.Sleep(lastWords)
 	}
 }
 

@@ -307,6 +307,42 @@ func Run(t *testing.T, open func(t *testing.T) provider.Provider) {
 		}
 	})
 
+	t.Run("a step of a worker that was taken over is told to end", func(t *testing.T) {
+		b := NewBench(t, open(t))
+		c, made, err := b.Make("wrk_1", 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		if err := b.P.Close(); err != nil {
+			t.Fatal(err)
+		}
+		b.P = open(t)
+		if alive, err := b.P.Adopt(t.Context(), []provider.Made{made}); err != nil || len(alive) != 1 {
+			t.Fatalf("adopted: %v, %v", alive, err)
+		}
+		c = b.Client(made, "wrk_1")
+		defer c.Close()
+		said, over := "", outcomes(1)
+		began := filepath.Join(t.TempDir(), "began")
+		go func() {
+			var err error
+			_, said, err = b.Run(c, agentapi.ExecRequest{Exec: "exe_1", Command: sh("trap 'echo bye; exit 3' TERM; echo $$ > " + began + "; sleep 300 & wait")})
+			over <- err
+		}()
+		for deadline := time.Now().Add(20 * time.Second); len(read(t, began)) == 0; {
+			if time.Now().After(deadline) {
+				t.Fatal("the step did not begin")
+			}
+		}
+		if _, err := b.P.Terminate(t.Context(), "wrk_1", 10*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-over; said != "bye\n" {
+			t.Errorf("it said %q, %v", said, err)
+		}
+	})
+
 	t.Run("a worker that is alone leaves nothing when its lease runs out", func(t *testing.T) {
 		b := NewBench(t, open(t))
 		b.Lease = 2 * time.Second
