@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/contract/spec"
+	"fragua.dev/fragua/internal/httpapi"
 	"fragua.dev/fragua/internal/sqldb"
 )
 
@@ -137,6 +139,52 @@ func (r *Room) runningExec(t ident.Tenant, id ident.Exec) *running {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.execs[execKey{t, id}]
+}
+
+const (
+	comeTime = 3 * time.Second // for an execution of a job that is being taken up to be found
+	comeLook = 20 * time.Millisecond
+)
+
+// execution finds one by its name; run is nil if it does not go on. After a start those
+// of jobs that go on are found only when their workers have answered.
+func (r *Room) execution(ctx context.Context, t ident.Tenant, id ident.Exec) (run *running, x execution, err error) {
+	late := time.NewTimer(comeTime)
+	defer late.Stop()
+	for {
+		run = r.runningExec(t, id)
+		x, err = r.readExec(ctx, t, id)
+		switch absent := errors.Is(err, sqldb.ErrNoRows); {
+		case absent && run != nil:
+			return run, run.began, nil // a job's step has no row before its end
+		case !absent:
+			return run, x, err
+		case !r.expects(t, id):
+			return nil, x, httpapi.NotFound("execution")
+		}
+		select {
+		case <-time.After(comeLook):
+		case <-late.C:
+			return nil, x, httpapi.NotFound("execution")
+		case <-ctx.Done():
+			return nil, x, ctx.Err()
+		}
+	}
+}
+
+// expects says whether a name is one that a step of an attempt at work has, or will have.
+func (r *Room) expects(t ident.Tenant, id ident.Exec) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	of := func(a *attempt) bool {
+		return a.Tenant == t && slices.ContainsFunc(a.Start.Steps, func(s ident.Step) bool { return strings.HasPrefix(string(id), execPrefix(s)) })
+	}
+	for _, w := range r.attempts {
+		if of(w.a) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(r.left, of)
 }
 
 // execOfStep returns the execution that a step's id names: the one that runs, the

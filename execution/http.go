@@ -316,14 +316,7 @@ func (r *Room) forget(t ident.Tenant, w ident.Worker, job ident.Job) error {
 // complete waits for an execution's end, for a while.
 func (r *Room) complete(ctx context.Context, in *struct{ Body completeOrder }) (*execReply, error) {
 	t := authz.From(ctx).Tenant
-	run := r.runningExec(t, in.Body.Exec)
-	x, err := r.readExec(ctx, t, in.Body.Exec)
-	if errors.Is(err, sqldb.ErrNoRows) {
-		if run == nil {
-			return nil, httpapi.NotFound("execution")
-		}
-		x, err = run.began, nil // a job's step has no row before its end
-	}
+	run, x, err := r.execution(ctx, t, in.Body.Exec)
 	if err != nil {
 		return nil, err
 	}
@@ -364,14 +357,7 @@ func (r *Room) log(ctx context.Context, in *struct {
 	To     int64  `query:"to" minimum:"0" doc:"Up to this line"`
 }) (*huma.StreamResponse, error) {
 	t, id := authz.From(ctx).Tenant, ident.Exec(in.ID)
-	run := r.runningExec(t, id)
-	x, err := r.readExec(ctx, t, id)
-	if errors.Is(err, sqldb.ErrNoRows) {
-		if run == nil {
-			return nil, httpapi.NotFound("execution")
-		}
-		x, err = run.began, nil // a job's step has no row before its end
-	}
+	run, x, err := r.execution(ctx, t, id)
 	if err != nil {
 		return nil, err
 	}

@@ -77,6 +77,7 @@ type Room struct {
 
 	mu       sync.Mutex
 	closed   bool
+	left     []*attempt // by an earlier process, which was working on them; nil once they are taken up
 	attempts map[key]*work
 	execs    map[execKey]*running
 }
@@ -109,6 +110,9 @@ func Open(ctx context.Context, cfg Config) (*Room, error) {
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	if r.logs, err = logstore.Open(logstore.Config{DB: db, Dir: filepath.Join(cfg.Dir, "logs"), Now: cfg.Now}); err != nil {
 		return nil, errors.Join(err, db.Close())
+	}
+	if r.left, err = liveAttempts(ctx, db); err != nil {
+		return nil, errors.Join(err, r.Close())
 	}
 	if cfg.Dial == nil {
 		if r.dialer, err = dialer(ctx, cfg.Authority); err != nil {
@@ -303,31 +307,38 @@ func saveAttempt(tx *sqldb.Tx, a *attempt) error {
 
 // Run takes up what an earlier process was doing, and waits for ctx to end.
 func (r *Room) Run(ctx context.Context) error {
-	rows, err := r.db.Query(ctx, `SELECT body FROM attempt WHERE live = 1`)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var body []byte
-		if err := rows.Scan(&body); err != nil {
-			return err
-		}
-		a := &attempt{}
-		if err := json.Unmarshal(body, a); err != nil {
-			return err
-		}
+	for _, a := range r.left {
 		r.begin(a)
 	}
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	rows.Close()
+	r.mu.Lock()
+	r.left = nil
+	r.mu.Unlock()
 	if err := r.resumeExecs(ctx); err != nil {
 		return err
 	}
 	<-ctx.Done()
 	return nil
+}
+
+// liveAttempts returns the attempts that have not ended.
+func liveAttempts(ctx context.Context, db *sqldb.DB) (out []*attempt, err error) {
+	rows, err := db.Query(ctx, `SELECT body FROM attempt WHERE live = 1`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var body []byte
+		if err := rows.Scan(&body); err != nil {
+			return nil, err
+		}
+		a := &attempt{}
+		if err := json.Unmarshal(body, a); err != nil {
+			return nil, err
+		}
+		out = append(out, a)
+	}
+	return out, rows.Err()
 }
 
 // withLogs adds the log store's tables to the room's own.

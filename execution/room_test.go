@@ -307,6 +307,40 @@ func TestTimeoutHoldsForAWorkerThatIsStopped(t *testing.T) {
 	})
 }
 
+// TestALogIsFoundWhileItsJobIsTakenUp asks for it after a start, before the room is at work.
+func TestALogIsFoundWhileItsJobIsTakenUp(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		inDir := func(c *Config) { c.Dir = dir }
+		b := newBench(t, inDir)
+		b.start(spec.Job{Command: []string{"make"}})
+		began, _ := event.StepStarted.Read(b.hear(event.StepStarted.Subject))
+		b.Close()
+		b = newBench(t, inDir)
+		get := func(path string) int {
+			r := httptest.NewRequest(http.MethodGet, path, nil)
+			w := httptest.NewRecorder()
+			b.mux.ServeHTTP(w, r.WithContext(authz.With(r.Context(), authz.Principal{Sub: "ann", Tenant: "acme"})))
+			return w.Code
+		}
+		if code := get("/logs/exe_of_nobody"); code != http.StatusNotFound {
+			t.Errorf("of nobody: %d", code)
+		}
+		found := make(chan int)
+		go func() { found <- get("/logs/" + string(began.Exec)) }()
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		over := make(chan error)
+		go func() { over <- b.Run(ctx) }()
+		if code := <-found; code != http.StatusOK {
+			t.Errorf("of a job that is taken up: %d", code)
+		}
+		cancel()
+		<-over
+		b.Close()
+	})
+}
+
 // TestAWorkerThatFallsSilentIsLost stops workers that have all the time they want.
 func TestAWorkerThatFallsSilentIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
