@@ -90,11 +90,22 @@ type followed struct {
 	view jobView
 	logs map[string]*tail // by execution
 	open int              // logs that are being read
-	said string           // the state that was shown last
 
-	pending time.Time // since when it has been seen waiting for a place
-	waits   string    // why it does
-	told    []string  // reasons that were shown
+	said    map[string]bool // states and attempts that were told
+	over    bool            // its end was told
+	end     chan struct{}   // closed then
+	last    chan struct{}   // closed after its last log that has been begun
+	after   []*followed     // those that are told before it
+	placed  bool            // after is known
+	pending time.Time       // since when it has been seen waiting for a place
+	waits   string          // why it does
+	told    []string        // reasons that were shown
+}
+
+func newFollowed() *followed {
+	begun := make(chan struct{})
+	close(begun) // nothing goes before its first log
+	return &followed{logs: map[string]*tail{}, said: map[string]bool{}, end: make(chan struct{}), last: begun}
 }
 
 // tell prints the run's events, and returns a channel that is closed after the last.
@@ -233,7 +244,7 @@ func (r *follower) look(ctx context.Context) (string, error) {
 	for _, j := range all {
 		f := r.jobs[j.ID]
 		if f == nil {
-			f = &followed{logs: map[string]*tail{}}
+			f = newFollowed()
 			r.jobs[j.ID] = f
 			r.order = append(r.order, j.ID)
 		}
@@ -241,17 +252,13 @@ func (r *follower) look(ctx context.Context) (string, error) {
 		if j.State != "PENDING" {
 			f.pending, f.waits = time.Time{}, ""
 		}
-		for _, s := range j.Steps {
+	}
+	r.placed()
+	for _, id := range r.order {
+		f := r.jobs[id]
+		for _, s := range f.view.Steps {
 			if s.Exec != "" && f.logs[s.Exec] == nil {
-				t := &tail{}
-				f.logs[s.Exec] = t
-				f.open++
-				r.wg.Go(func() {
-					r.read(ctx, j.Name+"/"+s.Name, s.Exec, t)
-					r.mu.Lock()
-					defer r.mu.Unlock()
-					f.open--
-				})
+				r.begin(ctx, f, s)
 			}
 		}
 	}
@@ -261,6 +268,23 @@ func (r *follower) look(ctx context.Context) (string, error) {
 	}
 	r.show()
 	return run.State, nil
+}
+
+// begin follows the log of a step; r.mu is held.
+func (r *follower) begin(ctx context.Context, f *followed, s stepView) {
+	t, last, done, title := &tail{}, f.last, make(chan struct{}), f.view.Name+"/"+s.Name
+	f.logs[s.Exec], f.last = t, done
+	f.open++
+	r.wg.Go(func() {
+		defer close(done)
+		r.await(ctx, f, last)
+		r.read(ctx, title, s.Exec, t)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if f.open--; r.plain {
+			r.lines()
+		}
+	})
 }
 
 // read follows a step's log to its end, over restarts of the server.
@@ -302,23 +326,7 @@ func (r *follower) show() {
 		r.screen.draw(r.fit(lines-1), false)
 		return
 	}
-	if !r.plain {
-		return
-	}
-	held := false
-	for _, id := range r.order { // each job after those that it needs
-		f := r.jobs[id]
-		if ended(f.view.State) && f.open > 0 {
-			held = true
-			continue // its end is told after its last word
-		}
-		if held && f.view.State == "CANCELLED" {
-			continue // and what was cancelled for it after that
-		}
-		if now := fmt.Sprint(f.view.State, f.view.Attempts); now != f.said && f.view.State != "SCHEDULED" && (f.view.State != "PENDING" || f.view.Attempts > 1) {
-			f.said = now
-			fmt.Fprintf(r.out, "%s: %s%s\n", f.view.Name, f.view.State, why(f.view))
-		}
-		r.sayWaits(f)
+	if r.plain {
+		r.lines()
 	}
 }

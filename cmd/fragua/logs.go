@@ -217,6 +217,9 @@ func (c *counted) Write(p []byte) (int, error) {
 	n := len(p)
 	again := min(c.skip, int64(n))
 	c.skip, p = c.skip-again, p[again:]
+	if c.failed != nil {
+		return 0, c.failed
+	}
 	if _, c.failed = c.w.Write(p); c.failed != nil {
 		return 0, c.failed
 	}

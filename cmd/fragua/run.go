@@ -101,7 +101,7 @@ func runFile(cmd *cobra.Command, args []string, o runOptions) error {
 		plain, _ := cmd.Flags().GetBool("no-color")
 		r.screen = newScreen(f, plain || os.Getenv("NO_COLOR") != "")
 	} else {
-		r.out = cmd.OutOrStdout()
+		r.out = &counted{w: cmd.OutOrStdout()}
 		r.plain = true
 	}
 	if err := c.Call(ctx, "POST", "/pipelines/"+url.PathEscape(made.ID)+"/runs", map[string]any{"run_id": r.id, "env": env, "jobs": o.jobs}, nil); err != nil {
@@ -118,6 +118,9 @@ func runFile(cmd *cobra.Command, args []string, o runOptions) error {
 	}
 	if !errors.Is(broke, errEnd) {
 		fmt.Fprintln(cmd.ErrOrStderr(), "not all events were shown:", broke)
+	}
+	if to, is := r.out.(*counted); is && err == nil && to.failed != nil {
+		err = fmt.Errorf("not all of it was shown: %w", to.failed)
 	}
 	switch {
 	case errors.Is(err, context.Canceled):
