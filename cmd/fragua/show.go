@@ -307,7 +307,7 @@ func cancel(what, short, path string, columns []column) *cobra.Command {
 func exactly(n int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != n {
-			return usage(fmt.Errorf("want %s; see %s --help", cmd.Use, cmd.CommandPath()))
+			return usage(fmt.Errorf("want %s %s; see %s --help", cmd.CommandPath(), strings.TrimPrefix(cmd.Use, cmd.Name()+" "), cmd.CommandPath()))
 		}
 		return nil
 	}

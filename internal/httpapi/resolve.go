@@ -67,7 +67,7 @@ func (p *Problem) told(errs []error) {
 	for _, f := range sense {
 		said := slices.ContainsFunc(schema, func(s Fault) bool { return s.Location == f.Location })
 		above := slices.ContainsFunc(unread, func(at string) bool { return strings.HasPrefix(at, f.Location) })
-		below := slices.ContainsFunc(missing, func(at string) bool { return strings.HasPrefix(f.Location, at) })
+		below := slices.ContainsFunc(slices.Concat(missing, unread), func(at string) bool { return strings.HasPrefix(f.Location, at) })
 		if !said && !above && !below {
 			p.add(f.Location, f.Message)
 		}

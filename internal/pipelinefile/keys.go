@@ -11,8 +11,8 @@ import (
 var (
 	pipelineForm = form{"a pipeline", []string{"name", "env", "jobs"}, nil}
 	jobForm      = form{"a job", []string{
-		"image", "needs", "steps", "run", "command", "env", "secrets", "resources", "timeout", "retries", "affinity", "artifacts", "compensate",
-	}, []string{"timeout_ms", "retry_backoff_ms", "secret_refs", "source"}}
+		"image", "needs", "steps", "run", "command", "env", "secrets", "resources", "timeout", "retries", "affinity", "artifacts", "source", "compensate",
+	}, []string{"timeout_ms", "retry_backoff_ms", "secret_refs"}}
 	stepForm     = form{"a step", []string{"name", "run", "command", "env", "timeout", "retries"}, []string{"timeout_ms", "retry_backoff_ms"}}
 	quotaForm    = form{"resources", []string{"cpu_m", "memory_mb", "gpu", "io"}, nil}
 	retryForm    = form{"retries", []string{"limit", "backoff"}, nil}
