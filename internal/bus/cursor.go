@@ -65,6 +65,13 @@ func (c *cursor) pending() int {
 	return len(c.undone) + len(c.handed)
 }
 
+// idle says whether everything that was sent is acknowledged.
+func (c *cursor) idle() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.undone) == 0
+}
+
 // low returns up to where everything is sent and acknowledged.
 func (c *cursor) low() int64 {
 	c.mu.Lock()

@@ -27,6 +27,10 @@ const (
 	writeback = 45 * time.Second
 )
 
+// wayEnd is the way of the mark that the last process to carry an outbox left when it
+// had carried everything that it ever sent.
+const wayEnd = "end"
+
 // A relay carries one outbox both ways, and empties it.
 type relay struct {
 	bus           *Bus
@@ -115,19 +119,31 @@ func (r *relay) resume(ctx context.Context) error {
 		// to write it when this process began.
 		r.settled = marks[len(marks)-1].Seq
 		r.remote.sent = r.settled
+		ends, err := r.db.Marks(ctx, wayEnd)
+		if err != nil {
+			return err
+		}
+		if n := len(ends); n > 0 && ends[n-1] == marks[len(marks)-1] {
+			r.remote.before = nil // what was said after it, nobody has published
+		}
 	}
 	return r.db.Write(ctx, func(tx *sqldb.Tx) error { return tx.ForgetMarks("local", r.way) })
 }
 
-// finish notes how far the outbox was carried, once nothing is carried any more.
+// finish notes how far the outbox was carried, once nothing is carried any more; and
+// that it is all, if the stream has acknowledged whatever it was sent. What a room says
+// when it closes comes after that.
 func (r *relay) finish(ctx context.Context) error {
 	if r.remote == nil || r.way == "" {
 		return nil
 	}
-	now, local, stream := r.bus.cfg.Now(), r.local.low(), r.remote.low()
+	local, stream := sqldb.Mark{Seq: r.local.low(), At: time.UnixMilli(0)}, sqldb.Mark{Seq: r.remote.low(), At: r.bus.cfg.Now()}
 	return r.db.Write(ctx, func(tx *sqldb.Tx) error {
-		return errors.Join(tx.SetMark("local", sqldb.Mark{Seq: local, At: time.UnixMilli(0)}, time.UnixMilli(0)),
-			tx.SetMark(r.way, sqldb.Mark{At: now, Seq: stream}, now.Add(-2*writeback)))
+		err := errors.Join(tx.SetMark("local", local, local.At), tx.SetMark(r.way, stream, stream.At.Add(-2*writeback)))
+		if err == nil && r.remote.idle() {
+			err = tx.SetMark(wayEnd, stream, stream.At)
+		}
+		return err
 	})
 }
 

@@ -75,20 +75,7 @@ func TestOnlyWhatTheStreamLacksIsPublishedAfterAnEnd(t *testing.T) {
 func TestAStartAsksTheBusForNothingThatItKnows(t *testing.T) {
 	cfg := bus.StreamConfig{Rooms: bus.Rooms, Listen: "127.0.0.1:0", User: "fragua", Password: "secret"}
 	there := openStream(t, cfg)
-	conn, err := nats.Connect("nats://"+there.Address(), nats.UserInfo("fragua", "secret"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	asked := make(chan *nats.Msg, 100)
-	for _, subject := range []string{"$JS.API.STREAM.UPDATE.>", "$JS.API.STREAM.CREATE.>", "$JS.API.CONSUMER.>"} {
-		if _, err := conn.ChanSubscribe(subject, asked); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := conn.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	asked := questions(t, there)
 	s := openStream(t, bus.StreamConfig{Rooms: bus.Rooms, URL: "nats://" + there.Address(), User: "fragua", Password: "secret"})
 	db := openDB(t, filepath.Join(t.TempDir(), "a.db"))
 	b := bus.New(bus.Config{Stream: s, Log: slog.New(slog.DiscardHandler), Now: time.Now})
@@ -99,13 +86,57 @@ func TestAStartAsksTheBusForNothingThatItKnows(t *testing.T) {
 	}
 	defer b.Stop()
 	eventually(t, "the event is published", func() bool { return b.Unpublished() == 0 })
-	if err := conn.Flush(); err != nil {
+	if q := asked(); len(q) > 0 {
+		t.Errorf("the bus was asked: %s", q)
+	}
+}
+
+// TestLastWordsArePublishedByTheNextProcess has a room speak when it closes, after the bus
+// has stopped: the next process publishes that, and need not ask whether it was.
+func TestLastWordsArePublishedByTheNextProcess(t *testing.T) {
+	db := openDB(t, filepath.Join(t.TempDir(), "a.db"))
+	cfg := bus.StreamConfig{Rooms: bus.Rooms, Dir: t.TempDir(), Listen: "127.0.0.1:0", User: "fragua", Password: "secret"}
+	s := openStream(t, cfg)
+	b := start(t, bus.Config{Stream: s}, db)
+	emit(t, db, requested(1))
+	eventually(t, "the first is acknowledged", func() bool { return b.Unpublished() == 0 })
+	b.Stop()
+	emit(t, db, requested(2), requested(3))
+	s.Close()
+	s = openStream(t, cfg)
+	said, asked := listen(t, s), questions(t, s)
+	b = start(t, bus.Config{Stream: s}, db)
+	eventually(t, "the last words are published", func() bool { return said.Load() >= 2 && b.Unpublished() == 0 })
+	if q := asked(); len(q) > 0 || said.Load() != 2 {
+		t.Errorf("%d events were published, and the bus was asked: %s", said.Load(), q)
+	}
+}
+
+// questions listens to what the bus is asked from now on that makes it read its streams.
+func questions(t *testing.T, s *bus.Stream) (asked func() []string) {
+	t.Helper()
+	conn, err := nats.Connect("nats://"+s.Address(), nats.UserInfo("fragua", "secret"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	select {
-	case m := <-asked:
-		t.Errorf("the bus was asked: %s", m.Subject)
-	default:
+	t.Cleanup(conn.Close)
+	heard := make(chan *nats.Msg, 100)
+	for _, subject := range []string{"$JS.API.STREAM.UPDATE.>", "$JS.API.STREAM.CREATE.>", "$JS.API.CONSUMER.>"} {
+		if _, err := conn.ChanSubscribe(subject, heard); err != nil {
+			t.Fatal(err)
+		}
+	}
+	flush := func() {
+		if err := conn.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	flush()
+	return func() (all []string) {
+		for flush(); len(heard) > 0; {
+			all = append(all, (<-heard).Subject)
+		}
+		return all
 	}
 }
 
