@@ -217,8 +217,8 @@ func (r *Room) jobOver(ctx context.Context, t ident.Tenant, job ident.Job, attem
 	if err != nil || w.State != Running {
 		return err
 	}
-	if quiet {
-		return r.finish(ctx, w, grace)
+	if quiet { // its steps have ended: what is left was not to stay
+		return r.finish(ctx, w, 0)
 	}
 	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
 		w, err := r.load(tx, w.Tenant, w.ID)

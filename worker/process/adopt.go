@@ -138,8 +138,10 @@ func endSteps(agent int, grace time.Duration) {
 			}
 			if left++; !told[c.handle()] {
 				told[c.handle()] = true
-				syscall.Kill(-c.pid, syscall.SIGTERM) // a step leads a group of its own
-				syscall.Kill(-c.pid, syscall.SIGCONT) // a stopped one hears nothing
+				for _, whom := range []int{-c.pid, c.pid} { // a step leads a group of its own; what it left may not
+					syscall.Kill(whom, syscall.SIGTERM)
+					syscall.Kill(whom, syscall.SIGCONT) // a stopped one hears nothing
+				}
 			}
 		}
 		if left == 0 {
