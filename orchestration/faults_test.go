@@ -45,6 +45,8 @@ func TestAllFaultsAtOnce(t *testing.T) {
 		{"another type beside what can be judged", "POST", "/jobs", `{"spec": {"image": 7, "command": [""], "env": {"CI": "hush"}, "retries": 9223372036854775808}, "job_id": ".."}`, 422,
 			[]string{"body.job_id", "body.spec.command[0]", "body.spec.env.CI", "body.spec.image", "body.spec.retries"}},
 		{"without the whole", "POST", "/pipelines", `{"name": "p"}`, 422, []string{"body.name", "body.spec"}},
+		{"another type beside a name that begins like it", "POST", "/jobs", `{"spec": {"command": ["x"], "env": {"CI": "hush", "CIA": 7}}}`, 422,
+			[]string{"body.spec.env.CI", "body.spec.env.CIA"}},
 		{"a list", "POST", "/jobs", `[]`, 422, []string{"body"}},
 		{"not JSON", "POST", "/jobs", `{"spec": `, 400, []string{"body.spec"}},
 	} {

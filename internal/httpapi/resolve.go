@@ -63,11 +63,11 @@ func (p *Problem) told(errs []error) {
 	if p.Status != http.StatusUnprocessableEntity {
 		return // it is no JSON
 	}
-	schema := p.Errors
+	schema, absent := p.Errors, slices.Concat(missing, unread)
 	for _, f := range sense {
 		said := slices.ContainsFunc(schema, func(s Fault) bool { return s.Location == f.Location })
-		above := slices.ContainsFunc(unread, func(at string) bool { return strings.HasPrefix(at, f.Location) })
-		below := slices.ContainsFunc(slices.Concat(missing, unread), func(at string) bool { return strings.HasPrefix(f.Location, at) })
+		above := slices.ContainsFunc(unread, func(at string) bool { return inside(f.Location, at) })
+		below := slices.ContainsFunc(absent, func(at string) bool { return inside(at, f.Location) })
 		if !said && !above && !below {
 			p.add(f.Location, f.Message)
 		}
@@ -78,6 +78,12 @@ func (p *Problem) told(errs []error) {
 func required(message string) (name string, is bool) {
 	rest, is := strings.CutPrefix(message, "expected required property ")
 	return strings.TrimSuffix(rest, " to be present"), is
+}
+
+// inside says whether a place is where at is, or within it.
+func inside(at, place string) bool {
+	rest, is := strings.CutPrefix(place, at)
+	return is && (rest == "" || rest[0] == '.' || rest[0] == '[')
 }
 
 // within joins where a specification stands and where in it something is.
