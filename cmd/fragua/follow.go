@@ -91,7 +91,7 @@ type followed struct {
 	logs map[string]*tail // by execution
 	open int              // logs that are being read
 
-	said    map[string]bool // states and attempts that were told
+	said    map[string]bool // states of attempts, and reasons to wait, that were told
 	over    bool            // its end was told
 	end     chan struct{}   // closed then
 	last    chan struct{}   // closed after its last log that has been begun
@@ -99,7 +99,6 @@ type followed struct {
 	placed  bool            // after is known
 	pending time.Time       // since when it has been seen waiting for a place
 	waits   string          // why it does
-	told    []string        // reasons that were shown
 }
 
 func newFollowed() *followed {

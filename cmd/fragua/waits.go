@@ -92,7 +92,7 @@ func (x explainView) why() string {
 
 // sayWaits tells why a job waits, once for each reason: numbers in it come and go.
 func (r *follower) sayWaits(f *followed) {
-	if f.view.State != "PENDING" || f.waits == "" {
+	if f.waits == "" {
 		return
 	}
 	reason := strings.Map(func(c rune) rune {
@@ -101,9 +101,9 @@ func (r *follower) sayWaits(f *followed) {
 		}
 		return c
 	}, f.waits)
-	if slices.Contains(f.told, reason) {
+	if f.said[reason] {
 		return
 	}
-	f.told = append(f.told, reason)
+	f.said[reason] = true
 	fmt.Fprintf(r.out, "%s: waits for a place: %s\n", f.view.Name, printable(f.waits))
 }

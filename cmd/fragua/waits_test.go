@@ -34,7 +34,9 @@ func TestARunSaysWhyAJobWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, j := range run.Jobs {
-		r.jobs[j.ID], r.order = &followed{view: jobView{ID: j.ID, Name: j.Name, State: j.State, Attempts: 1}}, append(r.order, j.ID)
+		f := newFollowed()
+		f.view = jobView{ID: j.ID, Name: j.Name, State: j.State, Attempts: 1}
+		r.jobs[j.ID], r.order = f, append(r.order, j.ID)
 	}
 	now := time.Now()
 	for i := range 200 { // 20 s of looks

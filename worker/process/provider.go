@@ -225,9 +225,7 @@ func (p *Provider) Terminate(ctx context.Context, id ident.Worker, grace time.Du
 	}
 	a := w.agent
 	if a == nil {
-		if grace > 0 {
-			endSteps(w.pid, grace)
-		}
+		endSteps(w.pid, grace)
 		endTree(w.pid, p.dir(w.pid))
 		p.drop(id, w)
 		return 0, os.RemoveAll(p.dir(w.pid))

@@ -279,23 +279,7 @@ func Run(t *testing.T, open func(t *testing.T) provider.Provider) {
 	})
 
 	t.Run("a worker whose provider is closed lives on for a while", func(t *testing.T) {
-		b := NewBench(t, open(t))
-		b.Alone = time.Hour
-		c, made, err := b.Make("wrk_1", 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Close()
-		if err := b.P.Close(); err != nil {
-			t.Fatal(err)
-		}
-		next := open(t)
-		if alive, err := next.Adopt(t.Context(), []provider.Made{made}); err != nil || len(alive) != 1 {
-			t.Fatalf("adopted: %v, %v", alive, err)
-		}
-		defer next.Terminate(context.Background(), "wrk_1", 0)
-		c = b.Client(made, "wrk_1")
-		defer c.Close()
+		b, c := takenOver(t, open, time.Hour)
 		for deadline := time.Now().Add(20 * time.Second); ; {
 			r, err := c.Lease(t.Context())
 			if err == nil && time.Until(r.Expires) > b.Alone-time.Minute {
@@ -308,21 +292,7 @@ func Run(t *testing.T, open func(t *testing.T) provider.Provider) {
 	})
 
 	t.Run("a step of a worker that was taken over is told to end", func(t *testing.T) {
-		b := NewBench(t, open(t))
-		c, made, err := b.Make("wrk_1", 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Close()
-		if err := b.P.Close(); err != nil {
-			t.Fatal(err)
-		}
-		b.P = open(t)
-		if alive, err := b.P.Adopt(t.Context(), []provider.Made{made}); err != nil || len(alive) != 1 {
-			t.Fatalf("adopted: %v, %v", alive, err)
-		}
-		c = b.Client(made, "wrk_1")
-		defer c.Close()
+		b, c := takenOver(t, open, 0)
 		said, over := "", outcomes(1)
 		began := filepath.Join(t.TempDir(), "began")
 		go func() {
@@ -396,6 +366,33 @@ func Run(t *testing.T, open func(t *testing.T) provider.Provider) {
 			}
 		}
 	})
+}
+
+// takenOver returns a worker whose provider was closed, and which the next one, now the
+// bench's, has taken over.
+func takenOver(t *testing.T, open func(t *testing.T) provider.Provider, alone time.Duration) (*Bench, *agentclient.Client) {
+	t.Helper()
+	b := NewBench(t, open(t))
+	b.Alone = alone
+	c, made, err := b.Make("wrk_1", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	if err := b.P.Close(); err != nil {
+		t.Fatal(err)
+	}
+	next := open(t)
+	b.P = next
+	if alive, err := next.Adopt(t.Context(), []provider.Made{made}); err != nil || len(alive) != 1 {
+		t.Fatalf("adopted: %v, %v", alive, err)
+	}
+	c = b.Client(made, "wrk_1")
+	t.Cleanup(func() {
+		c.Close()
+		next.Terminate(context.Background(), "wrk_1", 0) // it is gone where the test ended it
+	})
+	return b, c
 }
 
 func outcomes(n int) chan error { return make(chan error, n) }
