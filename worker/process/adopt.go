@@ -138,10 +138,7 @@ func endSteps(agent int, grace time.Duration) {
 			}
 			if left++; !told[c.handle()] {
 				told[c.handle()] = true
-				for _, whom := range []int{-c.pid, c.pid} { // a step leads a group of its own; what it left may not
-					syscall.Kill(whom, syscall.SIGTERM)
-					syscall.Kill(whom, syscall.SIGCONT) // a stopped one hears nothing
-				}
+				tell(c.pid)
 			}
 		}
 		if left == 0 {
@@ -151,6 +148,17 @@ func endSteps(agent int, grace time.Duration) {
 	if len(told) > 0 {
 		time.Sleep(lastWords)
 	}
+}
+
+// tell asks a process to end, once: with its group if it leads one, as steps do; what
+// they left may not.
+func tell(pid int) {
+	whom := pid
+	if group, err := syscall.Getpgid(pid); err == nil && group == pid {
+		whom = -pid
+	}
+	syscall.Kill(whom, syscall.SIGTERM)
+	syscall.Kill(whom, syscall.SIGCONT) // a stopped one hears nothing
 }
 
 // follow watches an adopted agent until it ends.
