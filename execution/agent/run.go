@@ -77,10 +77,10 @@ func (e *run) spawn(r agentapi.ExecRequest, out, errs pipe, set *mask.Set) error
 	p, err := os.StartProcess(program, r.Command, &os.ProcAttr{
 		Dir: e.job.workspace(), Env: env, Files: []*os.File{null, out.w, errs.w}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
-	if _, gone := os.Stat(e.job.workspace()); err != nil && gone != nil {
-		err = errors.New("the workspace is gone: a step before has removed or moved it")
-	}
 	if err != nil {
+		if _, gone := os.Stat(e.job.workspace()); gone != nil {
+			err = errors.New("the workspace is gone: a step before has removed or moved it")
+		}
 		return errors.Join(err, out.r.Close(), errs.r.Close())
 	}
 	e.pid, e.x.Started = p.Pid, time.Now().UTC()
