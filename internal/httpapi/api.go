@@ -37,6 +37,7 @@ func New(mux *http.ServeMux, version string) huma.API {
 		DefaultFormat: mediaJSON,
 	}
 	a := &api{API: humago.New(mux, config), config: config}
+	a.UseMiddleware(a.onlyKnown)
 	describe(mux, a.OpenAPI())
 	return a
 }

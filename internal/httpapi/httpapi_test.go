@@ -185,6 +185,19 @@ func TestFaultsHavePlacesAndNoValues(t *testing.T) {
 			t.Errorf("%.40s: %s", q, text)
 		}
 	}
+	for q, want := range map[string][]string{
+		"colour=hunter2&limit=2&Limit=3": {"query.Limit", "query.colour"}, "colour": {"query.colour"}, "limit=1&limit=2": {"query.limit"},
+	} {
+		w := s.do("GET", "/things?"+q, "")
+		text := w.Body.String()
+		var places []string
+		for _, f := range readProblem(t, w, 422).Errors {
+			places = append(places, f.Location)
+		}
+		if !slices.Equal(places, want) || strings.Contains(text, "hunter2") {
+			t.Errorf("%s: %s", q, text)
+		}
+	}
 	if p := readProblem(t, s.do("GET", "/things?limit=x&since=y&state=z", ""), 422); len(p.Errors) != 3 {
 		t.Errorf("not all at once: %+v", p.Errors)
 	}
