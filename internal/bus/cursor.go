@@ -33,6 +33,7 @@ type cursor struct {
 	handed  []sqldb.Row // committed, not yet sent
 	spare   []sqldb.Row // the space of those before, empty
 	spilled bool        // handed is not whole: read on from the outbox
+	busy    bool        // some may be neither handed any more nor sent yet
 	sent    int64
 	undone  map[int64]struct{} // sent, and not acknowledged
 }
@@ -59,10 +60,16 @@ func (c *cursor) hand(rows []sqldb.Row) {
 
 func (c *cursor) nudge() { nudge(c.wake) }
 
+// pending returns how many events are on their way; where nobody can tell yet whether
+// there are more, one more.
 func (c *cursor) pending() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.undone) + len(c.handed)
+	n := len(c.undone) + len(c.handed)
+	if c.spilled || c.busy {
+		n++
+	}
+	return n
 }
 
 // idle says whether everything that was sent is acknowledged.
@@ -110,6 +117,7 @@ func (c *cursor) run() {
 		if len(rows) > 0 {
 			continue
 		}
+		c.rest()
 		select {
 		case <-c.wake:
 		case <-c.bus.ctx.Done():
@@ -117,9 +125,17 @@ func (c *cursor) run() {
 	}
 }
 
+// rest notes that all that was handed out is sent.
+func (c *cursor) rest() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.busy = false
+}
+
 // next returns what is to be sent; nothing when too much is on its way.
 func (c *cursor) next() ([]sqldb.Row, error) {
 	c.mu.Lock()
+	c.busy = true
 	if len(c.undone) >= maxInFlight {
 		c.mu.Unlock()
 		return nil, nil
