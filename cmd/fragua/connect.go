@@ -111,7 +111,7 @@ type holder struct {
 // client returns one of the holder, which may be started again on another port.
 func (h holder) client(data, token string) *client.Client {
 	if token == "" {
-		token = findToken(h.url, data)
+		token = tokenOf(data)
 	}
 	c := client.New(h.url, token)
 	c.Elsewhere(func() string {
@@ -189,24 +189,43 @@ func readAddress(data string) (string, error) {
 	return strings.TrimSpace(string(b)), err
 }
 
-// findToken returns the token for a server: that of fragua login to it; the owner's
-// of the data folder that is named, or that a server on this machine noted. No token
-// is sent to a server that it is not for.
+// findToken returns the token for a server: that of fragua login to it, or the owner's
+// of the data folder that it serves, which is the one that is named, that it noted, or
+// the usual one. No token is sent to a server that it is not for, nor to who has the
+// address of one that is gone.
 func findToken(server, data string) string {
-	if data != "" {
-		return tokenOf(data)
-	}
 	if t, err := keptToken(server); err == nil {
 		return t
 	}
+	folders := []string{data}
 	if d, err := noted(server); err == nil {
-		return tokenOf(d)
+		folders = append(folders, d)
 	}
-	if d, err := stateDir(); err == nil && onThisMachine(server) {
-		return tokenOf(d)
+	if d, err := stateDir(); err == nil {
+		folders = append(folders, d)
+	}
+	for _, d := range folders {
+		if d != "" && serves(d, server) {
+			return tokenOf(d)
+		}
 	}
 	return ""
 }
+
+// serves says whether the server at a URL is the one that works in a data folder now.
+func serves(data, server string) bool {
+	at, err := origin(server)
+	if err != nil {
+		return false
+	}
+	h, err := look(data)
+	if err != nil || h.url == "" {
+		return false
+	}
+	return at == h.url || onThisMachine(server) && portOf(at) == portOf(h.url)
+}
+
+func portOf(origin string) string { return origin[strings.LastIndexByte(origin, ':')+1:] }
 
 // tokenOf returns the owner's token of a data folder, or nothing.
 func tokenOf(data string) string {
