@@ -30,15 +30,18 @@ type attempt struct {
 	Tenant      ident.Tenant   `json:"tenant_id"`
 	Correlation string         `json:"correlation_id"`
 	Trace       string         `json:"traceparent,omitempty"`
-	Index       int            `json:"index"` // the step that is next, or at work
-	Try         int            `json:"try"`   // of it, from 1
-	Begun       bool           `json:"begun"` // its start has been told
+	Index       int            `json:"index"`          // the step that is next, or at work
+	Try         int            `json:"try"`            // of it, from 1
+	Begun       bool           `json:"begun"`          // its start has been told
+	Since       time.Time      `json:"since,omitzero"` // when that was
 	Done        bool           `json:"done"`
 }
 
 func newAttempt(e event.Event, d event.JobStart) *attempt {
 	return &attempt{Start: d, Tenant: e.Tenant, Correlation: e.CorrelationID, Trace: e.TraceParent, Try: 1}
 }
+
+func (a *attempt) key() key { return key{a.Tenant, a.Start.Job, a.Start.Attempt} }
 
 func (a *attempt) step() spec.Step { return a.Start.Spec.Steps[a.Index] }
 
@@ -94,7 +97,7 @@ func (a *attempt) request(secrets map[string]string, now time.Time) agentapi.Exe
 }
 
 func (a *attempt) began(at time.Time, over bool) event.Event {
-	a.Begun = true
+	a.Begun, a.Since = true, at
 	return event.StepStarted.Event(a.about(at), event.StepBegin{
 		Step: a.stepID(), Job: a.Start.Job, Exec: a.execID(), Attempt: a.Start.Attempt, Index: a.Index, Try: a.Try, At: at, Over: over,
 	})

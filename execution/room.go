@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -180,11 +181,21 @@ func (r *Room) Subscriptions() []bus.Subscription {
 	}
 }
 
-// call ends the attempt's work here: with code, for the step that is running.
+// call ends the attempt's work here: with code, for the step that is running. One that
+// an earlier process left is taken up for that.
 func (r *Room) call(t ident.Tenant, job ident.Job, n int, code, reason string) error {
+	k := key{t, job, n}
 	r.mu.Lock()
-	w := r.attempts[key{t, job, n}]
+	w := r.attempts[k]
+	i := slices.IndexFunc(r.left, func(a *attempt) bool { return a.key() == k })
+	var left *attempt
+	if w == nil && i >= 0 {
+		left = r.left[i]
+	}
 	r.mu.Unlock()
+	if left != nil {
+		w = r.begin(left)
+	}
 	if w != nil {
 		w.end(code, reason)
 	}
@@ -222,7 +233,7 @@ func (r *Room) started(ctx context.Context, e event.Event, d event.JobStart) err
 
 // begin starts to work on an attempt, unless that is being done.
 func (r *Room) begin(a *attempt) *work {
-	k := key{a.Tenant, a.Start.Job, a.Start.Attempt}
+	k := a.key()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if w := r.attempts[k]; w != nil {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -19,6 +20,7 @@ import (
 	"fragua.dev/fragua/contract/authz"
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/contract/logframe"
 	"fragua.dev/fragua/contract/spec"
 	"fragua.dev/fragua/execution/agentclient"
 	"fragua.dev/fragua/internal/httpapi"
@@ -31,7 +33,9 @@ type worker struct {
 	mu      sync.Mutex
 	asked   []agentapi.ExecRequest
 	renewed int
-	stopped bool // it answers no sign of life
+	stopped bool   // it answers no sign of life
+	gone    bool   // there is nobody
+	log     []byte // what its executions have printed, in frames
 	over    map[ident.Exec]chan struct{}
 	file    func(ctx context.Context) (io.ReadCloser, string, error)
 }
@@ -62,6 +66,9 @@ func (w *worker) requests() []agentapi.ExecRequest {
 func (w *worker) Exec(_ context.Context, r agentapi.ExecRequest) (agentapi.Exec, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.gone {
+		return agentapi.Exec{}, agentclient.ErrUnreachable
+	}
 	if !slices.ContainsFunc(w.asked, func(q agentapi.ExecRequest) bool { return q.Step == r.Step }) {
 		w.asked = append(w.asked, r)
 	}
@@ -86,6 +93,13 @@ func (w *worker) Complete(ctx context.Context, r agentapi.CompleteRequest) (agen
 }
 
 func (w *worker) Logs(ctx context.Context, id ident.Exec, _ int64) (io.ReadCloser, error) {
+	if w.log != nil {
+		e := endless{ctx}
+		return struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(bytes.NewReader(w.log), e), e}, nil
+	}
 	return io.NopCloser(bytes.NewReader(nil)), w.wait(ctx, id)
 }
 
@@ -339,6 +353,57 @@ func TestALogIsFoundWhileItsJobIsTakenUp(t *testing.T) {
 		<-over
 		b.Close()
 	})
+}
+
+// TestWhatWasKeptOfAStepIsTold ends a worker together with the process that followed its
+// step: what that one had of the log is all that there is.
+func TestWhatWasKeptOfAStepIsTold(t *testing.T) {
+	for _, killed := range []bool{false, true} {
+		first, second := t.TempDir(), t.TempDir()
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, func(c *Config) { c.Dir = first })
+			b.w.log = logframe.Append(nil, logframe.Frame{Stream: logframe.Stdout, Time: time.Now(), Text: []byte("half of it\n")})
+			b.start(spec.Job{Command: []string{"make"}})
+			began, _ := event.StepStarted.Read(b.hear(event.StepStarted.Subject))
+			if !killed {
+				b.Close()
+			}
+			time.Sleep(6 * time.Second) // in which one that lives saves what it has
+			synctest.Wait()
+			if err := os.CopyFS(second, os.DirFS(first)); err != nil {
+				t.Fatal(err)
+			}
+			b.Close()
+			b = newBench(t, func(c *Config) { c.Dir = second })
+			b.w.gone = true
+			if err := b.Room.call("acme", began.Job, began.Attempt, codeLost, "its process ended"); err != nil {
+				t.Fatal(err)
+			}
+			e := b.hear(event.StepFailed.Subject)
+			d, _ := event.StepFailed.Read(e)
+			if d.Exec != began.Exec || d.Code != codeLost || d.Message != "its process ended" || d.DurationMS < 6000 || d.DurationMS > 7000 {
+				t.Errorf("killed %v: %+v", killed, d)
+			}
+			synctest.Wait()
+			r, w := httptest.NewRequest(http.MethodGet, "/logs/"+string(began.Exec), nil), httptest.NewRecorder()
+			b.mux.ServeHTTP(w, r.WithContext(authz.With(r.Context(), authz.Principal{Sub: "ann", Tenant: "acme"})))
+			if w.Code != http.StatusOK || w.Body.String() != "half of it\n… the log ends here: its worker was lost\n" {
+				t.Errorf("killed %v: %d %q", killed, w.Code, w.Body)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			over := make(chan error)
+			go func() { over <- b.Run(ctx) }()
+			synctest.Wait()
+			cancel()
+			<-over
+			b.Close()
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			if n := len(b.said); n != 1 {
+				t.Errorf("killed %v: %d events: %v", killed, n, b.said)
+			}
+		})
+	}
 }
 
 // TestAWorkerThatFallsSilentIsLost stops workers that have all the time they want.

@@ -35,7 +35,8 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 	o = outcome{started: now(), at: now(), result: spec.NewResult("", -1)}
 	if c, off := w.off(); off {
 		o.code, o.message = c.code, c.reason
-		return o, nil, nil
+		o, logs = w.remains(o)
+		return o, logs, nil
 	}
 	if !now().Before(a.Start.Deadline) && !a.Begun {
 		o.code, o.message, o.retryable = codeDeadline, late, true
@@ -58,7 +59,11 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 	})
 	if err != nil {
 		o.code, o.message = codeLost, "the worker did not take the step: "+err.Error()
-		return o, nil, nil
+		if a.Begun {
+			o.message = "its worker is gone: " + err.Error()
+		}
+		o, logs = w.remains(o)
+		return o, logs, nil
 	}
 	o.started, o.exec = x.Started, x.Exec
 	running := w.room.register(begunBy(a, x))
@@ -115,6 +120,26 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 		return o, e.logs, pre
 	}
 	return a.judge(e.x), e.logs, pre
+}
+
+// remains adds to how a step ended what an earlier process has kept of it, if its start
+// was told then: its worker will not say any more.
+func (w *work) remains(o outcome) (outcome, *keptLog) {
+	a, r := w.a, w.room
+	if !a.Begun || r.ctx.Err() != nil { // else the next process goes on from what is kept
+		return o, nil
+	}
+	o.exec, o.started, o.result = a.execID(), a.Since, spec.NewResult(string(a.execID()), -1)
+	logs, err := r.logs.Writer(a.Tenant, o.exec)
+	if err != nil {
+		r.cfg.Log.Error("what was kept of a log cannot be read", "exec_id", o.exec, "error", err)
+		return o, nil
+	}
+	index, err := r.finish(r.ctx, logs, false)
+	if err != nil {
+		r.cfg.Log.Error("what was kept of a log cannot be told", "exec_id", o.exec, "error", err)
+	}
+	return o, &keptLog{index, logs}
 }
 
 // over says whether a step's worker answers, and says that it has ended.

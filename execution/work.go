@@ -135,6 +135,9 @@ func sleep(ctx context.Context, d time.Duration) bool {
 func (w *work) run() {
 	defer w.cancel(nil)
 	a := w.a
+	if a.Done {
+		return // it was called off before the room took up what was left
+	}
 	w.agent = w.room.cfg.Dial(a.Start.Address, a.Tenant, a.Start.Worker)
 	defer w.agent.Close()
 	stop := keepAlive(w.ctx, w.agent, w.silent)

@@ -79,16 +79,18 @@ func Open(cfg Config) (*Store, error) {
 	return &Store{cfg: cfg, code: code, seen: newCache(), read: make(chan struct{}, maxReaders), live: map[key]*Writer{}}, nil
 }
 
-// Close closes the files of logs that are being written.
+// Close saves what is there of the logs that are being written, and closes their files.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var errs []error
 	for _, w := range s.live {
+		errs = append(errs, w.pack(true))
 		w.log.close()
 		w.log.release()
 	}
 	s.live = nil
-	return nil
+	return errors.Join(errs...)
 }
 
 func (s *Store) file(t ident.Tenant, e ident.Exec) string {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"fragua.dev/fragua/contract/logframe"
@@ -17,7 +18,8 @@ import (
 const (
 	inlineMax  = 16 << 10 // bytes of frames that a row holds
 	syncEvery  = time.Second
-	flushAfter = 64 << 10 // bytes of frames that are shown at once while a lot is printed
+	flushAfter = 64 << 10        // bytes of frames that are shown at once while a lot is printed
+	saveEvery  = 5 * time.Second // what a slow step prints: it may be all that is left when its worker ends together with this process
 )
 
 // A LogInfo counts a log.
@@ -30,9 +32,11 @@ type Writer struct {
 	store  *Store
 	key    key
 	log    *log
-	end    int64 // of the file
-	synced time.Time
 	marked bool // the last line says that it is not whole
+
+	mu     sync.Mutex // held by who packs
+	end    int64      // of the file
+	synced time.Time
 }
 
 // Offset returns how many bytes of the frame stream the store has: where to go on
@@ -45,6 +49,7 @@ func (w *Writer) Offset() int64 {
 
 // Copy takes frames from r until its end. They are those that follow Offset.
 func (w *Writer) Copy(ctx context.Context, r io.Reader) error {
+	defer w.saveNowAndThen()()
 	in := bufio.NewReaderSize(r, flushAfter)
 	frames := logframe.NewReader(in)
 	var batch []byte
@@ -79,8 +84,36 @@ func (w *Writer) Copy(ctx context.Context, r io.Reader) error {
 	}
 }
 
-// pack writes what is in memory as a chunk; sync makes it durable at once.
-func (w *Writer) pack(sync bool) error {
+// saveNowAndThen packs what came until it is stopped. When that fails, as on a full
+// disk, what follows takes it along.
+func (w *Writer) saveNowAndThen() (stop func()) {
+	var (
+		mu   sync.Mutex
+		over bool
+		t    *time.Timer
+	)
+	mu.Lock()
+	defer mu.Unlock()
+	t = time.AfterFunc(saveEvery, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !over {
+			_ = w.pack(false)
+			t.Reset(saveEvery)
+		}
+	})
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		over = true
+		t.Stop()
+	}
+}
+
+// pack writes what is in memory as a chunk; durable does not return before it is.
+func (w *Writer) pack(durable bool) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	l := w.log
 	l.mu.Lock()
 	tail, file := l.tail, l.file
@@ -112,7 +145,7 @@ func (w *Writer) pack(sync bool) error {
 		l.chunks = append(l.chunks, next)
 		l.mu.Unlock()
 	}
-	if file == nil || !sync && time.Since(w.synced) < syncEvery {
+	if file == nil || !durable && time.Since(w.synced) < syncEvery {
 		return nil
 	}
 	if err := file.Sync(); err != nil {
