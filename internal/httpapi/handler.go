@@ -26,6 +26,7 @@ type Options struct {
 
 	MaxBody int64         // of a body, in bytes; 8 MiB unless given
 	Timeout time.Duration // of a request that is no stream; 60 s unless given
+	Recheck time.Duration // after which the token of a stream is looked at again; 5 s unless given
 
 	// Open says which requests need no token: [OpenPath] unless given.
 	Open func(*http.Request) bool
@@ -86,6 +87,7 @@ type handler struct {
 func Handler(next http.Handler, o Options) http.Handler {
 	o.MaxBody = cmp.Or(o.MaxBody, 8<<20)
 	o.Timeout = cmp.Or(o.Timeout, time.Minute)
+	o.Recheck = cmp.Or(o.Recheck, 5*time.Second)
 	if o.Open == nil {
 		o.Open = OpenPath
 	}
@@ -151,6 +153,13 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	stream := h.Stream(r)
 	clock := http.NewResponseController(w)
 	if stream {
+		var over func() bool
+		ctx, over = h.watch(ctx, r.Header)
+		defer func() {
+			if over() {
+				panic(http.ErrAbortHandler) // half an answer must not look like a whole one
+			}
+		}()
 		out.clock, out.patience = clock, patience*h.Timeout
 		_ = clock.SetWriteDeadline(time.Time{}) // the request before on this connection may have left one
 	} else {

@@ -6,13 +6,17 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"fragua.dev/fragua/contract/authz"
 )
 
 func send(t *testing.T, c *http.Client, method, url string, body io.Reader, headers ...string) *http.Response {
@@ -71,6 +75,34 @@ func TestStreamsGoOn(t *testing.T) {
 	}
 	cancel()
 	<-ended
+}
+
+// fickle believes a token until it is told not to.
+type fickle struct{ revoked atomic.Bool }
+
+func (f *fickle) Verify(ctx context.Context, token string) (authz.Principal, error) {
+	if f.revoked.Load() {
+		return authz.Principal{}, fmt.Errorf("%w: it has been revoked", authz.ErrBadToken)
+	}
+	return verifier{}.Verify(ctx, token)
+}
+
+func TestStreamsEndWithTheirToken(t *testing.T) {
+	tokens := &fickle{}
+	s := serve(t, func(o *Options) { o.Verifier, o.Recheck = tokens, time.Millisecond })
+	srv := httptest.NewServer(s)
+	defer srv.Close()
+	res := send(t, srv.Client(), "GET", srv.URL+"/events", nil)
+	defer res.Body.Close()
+	in := bufio.NewReader(res.Body)
+	if line, err := in.ReadString('\n'); err != nil || line != "data: 1\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	tokens.revoked.Store(true)
+	defer time.AfterFunc(20*time.Second, func() { res.Body.Close() }).Stop()
+	if rest, err := io.ReadAll(in); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("the stream of a revoked token ended with %q, %v", rest, err)
+	}
 }
 
 func TestHeadOfAStreamEnds(t *testing.T) {
