@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
@@ -9,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -23,6 +25,7 @@ type job struct {
 	order   agentapi.Order
 	log     *slog.Logger
 	tls     *tls.Config
+	boss    int // the process that gives orders
 	lease   time.Duration
 	timer   *time.Timer
 	expired chan struct{} // closed when the lease has run out
@@ -42,7 +45,7 @@ func newJob(o agentapi.Order, roots *x509.CertPool, log *slog.Logger) (*job, err
 		return nil, errors.New("no certificate")
 	}
 	j := &job{
-		order: o, log: log, tls: identity.Server(cert.TLS(), roots, o.Client), lease: time.Duration(o.LeaseMS) * time.Millisecond,
+		order: o, log: log, boss: os.Getppid(), tls: identity.Server(cert.TLS(), roots, o.Client), lease: time.Duration(o.LeaseMS) * time.Millisecond,
 		expired: make(chan struct{}), over: make(chan struct{}), steps: map[ident.Step]*run{}, execs: map[ident.Exec]*run{},
 	}
 	for _, d := range []string{j.workspace(), j.temp()} { // which may be there, as close left them
@@ -82,15 +85,31 @@ func (j *job) alone() {
 }
 
 // expire ends the lease, unless it was put off meanwhile: renewing costs no timer
-// that way.
+// that way. Whoever gives orders and is stopped, as by Ctrl-Z, can neither call nor be
+// replaced, and is waited for.
 func (j *job) expire() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if left := time.Until(j.expires); left > 0 {
+	left := time.Until(j.expires)
+	switch {
+	case left > 0:
 		j.timer.Reset(left)
-		return
+	case stopped(j.boss):
+		j.expires = time.Now().Add(j.lease)
+		j.timer.Reset(j.lease / 3) // so that one who goes on has time to call
+	default:
+		close(j.expired)
 	}
-	close(j.expired)
+}
+
+// stopped says whether a process is there, and does not run.
+func stopped(pid int) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return false
+	}
+	state := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:]) // the name before it may hold anything
+	return len(state) > 0 && (state[0][0] == 'T' || state[0][0] == 't')
 }
 
 // close ends everything of the job, and says whether nothing is left.
