@@ -1,6 +1,7 @@
 package execution
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -261,10 +262,7 @@ func (w *work) collect(o outcome) outcome {
 	ctx, cancel := w.inTime()
 	defer cancel()
 	for _, f := range w.a.Start.Spec.Artifacts {
-		ref := spec.ArtifactRef{Repository: f.Repository, Name: f.Name, Version: f.Version}
-		if ref.Repository == "" {
-			ref.Repository = "jobs"
-		}
+		ref := spec.ArtifactRef{Repository: cmp.Or(f.Repository, spec.DefaultRepository), Name: f.Name, Version: f.Version}
 		if ref.Version == "" {
 			ref.Version = string(w.a.Start.Job)
 		}

@@ -33,6 +33,8 @@ const (
 	DefaultMemoryMB  = 128
 	DefaultTimeoutMS = 60 * 60 * 1000
 	DefaultBackoffMS = 1000
+
+	DefaultRepository = "jobs" // of what a job leaves behind
 )
 
 // A Job is the specification of one unit of work: steps that run one after the

@@ -84,8 +84,20 @@ func (j Job) validate(f *faults, at string) {
 		text(f, at+"affinity.by_zone", a.ByZone, 128)
 		text(f, at+"affinity.by_pool", a.ByPool, 128)
 	}
+	if s := j.Source; s != nil {
+		for name, v := range map[string]string{"repository": s.Repository, "name": s.Name, "version": s.Version} {
+			if !ident.Valid(v) {
+				f.add(at+"source."+name, "want letters, digits, '.', '_' or '-', beginning with a letter or digit: which artifact to start from")
+			}
+		}
+	}
 	for i, a := range j.Artifacts {
 		p := fmt.Sprintf("%sartifacts[%d]", at, i)
+		if slices.ContainsFunc(j.Artifacts[:i], func(b Artifact) bool {
+			return b.Name == a.Name && b.Version == a.Version && cmp.Or(b.Repository, DefaultRepository) == cmp.Or(a.Repository, DefaultRepository)
+		}) {
+			f.add(p+".name", "another artifact of this job has the same name")
+		}
 		for name, v := range map[string]string{"repository": a.Repository, "name": a.Name, "version": a.Version} {
 			if v != "" && !ident.Valid(v) || name == "name" && v == "" {
 				f.add(p+"."+name, "want letters, digits, '.', '_' or '-', beginning with a letter or digit")
@@ -118,10 +130,11 @@ func steps(f *faults, at string, all []Step) {
 			argv(f, p+".command", s.Command)
 		}
 		text(f, p+".name", s.Name, 128)
-		if s.Name != "" && names[s.Name] {
+		name := s.shown(i)
+		if names[name] {
 			f.add(p+".name", "another step of this job has the same name")
 		}
-		names[s.Name] = true
+		names[name] = true
 		env(f, p+".env", s.Env)
 		upTo(f, p+".timeout_ms", s.TimeoutMS, MaxTimeoutMS)
 		upTo(f, p+".retries", int64(s.Retries), MaxRetries)
@@ -329,13 +342,14 @@ func (j Job) Normal() Job {
 	return j
 }
 
+// shown is the name of the step with index i.
+func (s Step) shown(i int) string { return cmp.Or(s.Name, fmt.Sprintf("step-%d", i+1)) }
+
 // NormalSteps returns steps, each with a name and a backoff.
 func NormalSteps(steps []Step) []Step {
 	steps = slices.Clone(steps)
 	for i := range steps {
-		if steps[i].Name == "" {
-			steps[i].Name = fmt.Sprintf("step-%d", i+1)
-		}
+		steps[i].Name = steps[i].shown(i)
 		if steps[i].RetryBackoffMS == 0 {
 			steps[i].RetryBackoffMS = DefaultBackoffMS
 		}
