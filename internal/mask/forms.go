@@ -94,7 +94,9 @@ func quotes(s string) []string {
 		enc.SetEscapeHTML(escape)
 		if enc.Encode(s) == nil {
 			text := inside(strings.TrimSuffix(b.String(), "\n"))
-			out = append(out, text, ascii(text))
+			for _, t := range []string{text, strings.ReplaceAll(text, "/", `\/`)} { // as PHP does
+				out = append(out, t, ascii(t))
+			}
 		}
 	}
 	return out

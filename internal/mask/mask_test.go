@@ -61,6 +61,7 @@ func TestSecretsAreHidden(t *testing.T) {
 		"JSON":                 strings.Trim(string(quoted), `"`),
 		"JSON for HTML, no":    `s3cr3t/+va\"l'ue=<42> é𝄞\\`,
 		"JSON in ASCII":        `s3cr3t/+va\"l'ue=<42> \u00e9\ud834\udd1e\\`,
+		"PHP's JSON":           `s3cr3t\/+va\"l'ue=<42> \u00e9\ud834\udd1e\\`,
 		"repr":                 `s3cr3t/+va"l\'ue=<42> é𝄞\\`,
 		"set -x":               `s3cr3t/+va"l'\''ue=<42> é𝄞\`,
 		"XML":                  `s3cr3t/+va"l'ue=&lt;42&gt; é𝄞\`,
