@@ -37,7 +37,8 @@ func serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Run the server: every service in one process, or some of them", Args: cobra.NoArgs,
 		Long: "Runs the server. On first start it writes DIR/owner.token, with which the client\n" +
-			"commands on this machine find their way in. SIGTERM ends it; running jobs go on\n" +
+			"commands on this machine find their way in: by a note of its port in the user's\n" +
+			"state folder, $XDG_STATE_HOME/fragua/served. SIGTERM ends it; running jobs go on\n" +
 			"and are taken up by the next start, if that comes within --outlive: an agent that\n" +
 			"is alone for so long ends, and its job is lost (and tried again, if it has\n" +
 			"retries). The process provider does not isolate jobs. Where fragua run has DIR, the\n" +
