@@ -5,12 +5,18 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/klauspost/compress/zstd"
+
+	"fragua.dev/fragua/contract/agentapi"
 )
 
 // anArchive returns a tar archive of a folder and a file in it, as tar -C dir . writes
@@ -121,6 +127,29 @@ func TestNoNameLeadsOutOfTheWorkspace(t *testing.T) {
 			if err := unpack(t.TempDir(), bytes.NewReader(in)); err == nil {
 				t.Errorf("%s: no error", name)
 			}
+		}
+	}
+}
+
+// TestAnArchiveThatBreaksOffBehindItsEndIsRefused has a sender find out at the very end
+// that what it sent is not what was kept.
+func TestAnArchiveThatBreaksOffBehindItsEndIsRefused(t *testing.T) {
+	b := anArchive(t, 10)
+	for name, in := range map[string][]byte{"tar": b, "gzip": gzipped(t, b), "zstd": zstandard(t, b)} {
+		j := &job{order: agentapi.Order{Dir: t.TempDir()}}
+		if err := os.MkdirAll(j.workspace(), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		w := httptest.NewRecorder()
+		padded := append(bytes.Clone(in), make([]byte, 64<<10)...)
+		body := io.MultiReader(bytes.NewReader(padded), iotest.ErrReader(io.ErrUnexpectedEOF))
+		j.serveWorkspace(w, httptest.NewRequest(http.MethodPut, "/workspace", body))
+		if w.Code != http.StatusUnprocessableEntity || j.filled {
+			t.Errorf("%s: %d, %s", name, w.Code, w.Body)
+		}
+		j.serveWorkspace(httptest.NewRecorder(), httptest.NewRequest(http.MethodPut, "/workspace", bytes.NewReader(in)))
+		if !j.filled {
+			t.Errorf("%s: it cannot be sent again", name)
 		}
 	}
 }
