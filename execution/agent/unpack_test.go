@@ -154,6 +154,20 @@ func TestAnArchiveThatBreaksOffBehindItsEndIsRefused(t *testing.T) {
 	}
 }
 
+// TestWhatIsRefusedIsReadToItsEnd lets a sender find out that what it sends is damaged,
+// which says more than that it is no archive.
+func TestWhatIsRefusedIsReadToItsEnd(t *testing.T) {
+	j := &job{order: agentapi.Order{Dir: t.TempDir()}}
+	if err := os.MkdirAll(j.workspace(), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	w, body := httptest.NewRecorder(), bytes.NewReader(bytes.Repeat([]byte("no archive"), 100_000))
+	j.serveWorkspace(w, httptest.NewRequest(http.MethodPut, "/workspace", body))
+	if w.Code != http.StatusUnprocessableEntity || body.Len() != 0 {
+		t.Errorf("%d, and %d bytes are left", w.Code, body.Len())
+	}
+}
+
 // headers returns an archive of entries; those of files have "text" in them.
 func headers(t *testing.T, entries ...tar.Header) []byte {
 	t.Helper()
