@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"fragua.dev/fragua/contract/artifacts"
 	"fragua.dev/fragua/contract/authz"
@@ -197,31 +196,6 @@ func (r *Room) list(ctx context.Context, in *struct {
 	return out, rows.Err()
 }
 
-const corrupt = "the artifact is corrupt: upload it again under another version, or the same content under this one and validate it"
-
-func (r *Room) content(ctx context.Context, in *Ref) (*huma.StreamResponse, error) {
-	a, err := r.visible(ctx, in.ref(), "Artifact::read")
-	if err != nil {
-		return nil, err
-	}
-	if a.Status != "valid" {
-		return nil, httpapi.Conflict(corrupt)
-	}
-	f, err := r.store.Get(a.Tenant, a.sum)
-	if err != nil {
-		return nil, err
-	}
-	return &huma.StreamResponse{Body: func(c huma.Context) {
-		defer f.Close()
-		req, w := humago.Unwrap(c)
-		w.Header().Set("Content-Type", "application/octet-stream")
-		w.Header().Set("Content-Disposition", `attachment; filename="`+a.Name+`"`)
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		w.Header().Set("ETag", `"`+a.sum+`"`)
-		httpapi.ServeContent(w, req, f)
-	}}, nil
-}
-
 // change loads an artifact, lets fn change it, and saves it with what happened.
 func (r *Room) change(ctx context.Context, in *Ref, action string, fn func(a *Artifact, now time.Time) ([]event.Event, error)) (*reply, error) {
 	a, err := r.read(ctx, authz.From(ctx).Tenant, in.ref())
@@ -264,7 +238,7 @@ func (r *Room) promote(ctx context.Context, in *struct {
 }) (*reply, error) {
 	return r.change(ctx, &Ref{in.Repository, in.Name, in.Version}, "Artifact::promote", func(a *Artifact, now time.Time) ([]event.Event, error) {
 		if a.Status != "valid" {
-			return nil, httpapi.Conflict(corrupt)
+			return nil, httpapi.Conflict(errCorrupt.Error())
 		}
 		if !a.promote(in.Body.Env) {
 			return nil, nil
@@ -291,8 +265,7 @@ func (r *Room) validate(ctx context.Context, in *Ref) (*reply, error) {
 		f.Close()
 	}
 	return r.change(ctx, in, "Artifact::validate", func(a *Artifact, now time.Time) ([]event.Event, error) {
-		a.Status, a.Checked = status, now
-		return []event.Event{event.ArtifactValidated.Event(about(ctx, a, now.Format(time.RFC3339Nano), now), event.ArtifactChecked{Ref: a.ArtifactRef, Status: status})}, nil
+		return []event.Event{a.checked(ctx, status, now)}, nil
 	})
 }
 

@@ -299,7 +299,7 @@ func (k keeper) Open(ctx context.Context, t ident.Tenant, ref spec.ArtifactRef) 
 		return nil, err
 	}
 	if a.Status != "valid" {
-		return nil, fmt.Errorf("%s: %s", ref, corrupt)
+		return nil, fmt.Errorf("%s: %w", ref, errCorrupt)
 	}
 	answer, err := k.decide(ctx, t, "Artifact::read", ref, attrs(ref, "", true))
 	if err != nil {
@@ -308,7 +308,11 @@ func (k keeper) Open(ctx context.Context, t ident.Tenant, ref spec.ArtifactRef) 
 	if err := k.r.db.Write(ctx, func(tx *sqldb.Tx) error { return tx.Emit(answer.Event) }); err != nil {
 		return nil, err
 	}
-	return k.r.store.Get(t, a.sum)
+	f, err := k.r.open(ctx, a)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ref, err)
+	}
+	return f, nil
 }
 
 // promote lets a be used in an environment; it says whether that is new.

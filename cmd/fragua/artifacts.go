@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -64,7 +67,7 @@ func artifactCommand() *cobra.Command {
 			return err
 		}
 		if to == "-" {
-			return stream(cmd.Context(), c, path+"/content", cmd.OutOrStdout())
+			return receive(cmd.Context(), c, path+"/content", cmd.OutOrStdout())
 		}
 		if to == "" {
 			to = strings.Split(args[0], "/")[1]
@@ -74,7 +77,7 @@ func artifactCommand() *cobra.Command {
 			return err
 		}
 		defer os.Remove(f.Name()) // it is gone when all went well
-		if err := errors.Join(stream(cmd.Context(), c, path+"/content", f), f.Close()); err != nil {
+		if err := errors.Join(receive(cmd.Context(), c, path+"/content", f), f.Close()); err != nil {
 			return err
 		}
 		return os.Rename(f.Name(), to)
@@ -121,4 +124,24 @@ func upload(cmd *cobra.Command, c *client.Client, name string, content io.ReadSe
 	dec := json.NewDecoder(resp.Body)
 	dec.UseNumber()
 	return out, dec.Decode(&out)
+}
+
+// receive writes a content, and fails unless it has the sum that the server says it has.
+func receive(ctx context.Context, c *client.Client, path string, to io.Writer) error {
+	resp, err := c.Do(ctx, http.MethodGet, path, nil, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(io.MultiWriter(to, sum), resp.Body); errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("the content broke off: it is corrupt, or the server went away; fragua artifact get says which")
+	} else if err != nil {
+		return err
+	}
+	want := strings.Trim(strings.TrimPrefix(resp.Header.Get("ETag"), "W/"), `"`)
+	if got := hex.EncodeToString(sum.Sum(nil)); got != want {
+		return fmt.Errorf("what came is not the artifact: its SHA-256 is %s, and the server names %s", got, cmp.Or(printable(want), "none"))
+	}
+	return nil
 }

@@ -255,9 +255,7 @@ func send(cmd *cobra.Command, c *client.Client, dir string, p *spec.Pipeline) er
 	if err != nil {
 		return usage(fmt.Errorf("the files of %s cannot be taken along: %w", dir, err))
 	}
-	for _, folder := range left {
-		fmt.Fprintf(cmd.ErrOrStderr(), "left out: %s, the data folder of a Fragua server\n", printable(folder))
-	}
+	tellLeft(cmd.ErrOrStderr(), left)
 	f, version, err := snapshot(dir, names, maxSnapshot)
 	if err != nil {
 		return usage(fmt.Errorf("the files of %s cannot be taken along: %w", dir, err))

@@ -239,7 +239,13 @@ func (j *job) serveWorkspace(w http.ResponseWriter, r *http.Request) {
 		problem(w, http.StatusConflict, "the workspace is in use")
 		return
 	}
-	if err := unpack(j.workspace(), r.Body); err != nil {
+	err := unpack(j.workspace(), r.Body)
+	// What comes behind the archive is read, too: the sender breaks off at the very end
+	// when it finds that what it sent is not what was kept.
+	if _, broke := io.Copy(io.Discard, r.Body); broke != nil {
+		err = errors.Join(err, broke)
+	}
+	if err != nil {
 		j.mu.Lock()
 		j.filled = false
 		j.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"fragua.dev/fragua/contract/agentapi"
+	"fragua.dev/fragua/internal/archive"
 )
 
 var errNoArchive = errors.New("it is no tar archive, plain or compressed with gzip or zstd: give an artifact that is one, such as a folder that a job kept")
@@ -41,27 +43,61 @@ func unpack(dir string, r io.Reader) error {
 		if err != nil {
 			return err
 		}
-		name := path.Clean(h.Name)
-		if !filepath.IsLocal(name) {
-			return errors.New("a name leads out of the workspace")
-		}
-		if parent := path.Dir(name); parent != "." {
-			if err := root.MkdirAll(parent, 0o755); err != nil {
-				return err
-			}
-		}
-		switch h.Typeflag {
-		case tar.TypeDir:
-			err = root.MkdirAll(name, 0o755)
-		case tar.TypeSymlink:
-			err = root.Symlink(h.Linkname, name)
-		case tar.TypeReg:
-			err = write(root, name, fs.FileMode(h.Mode).Perm(), in)
-		}
-		if err != nil {
-			return err
+		if err := lay(root, h, in); err != nil {
+			return fmt.Errorf("%.256q: %w", h.Name, err)
 		}
 	}
+}
+
+// lay makes what a header describes.
+func lay(root *os.Root, h *tar.Header, content io.Reader) error {
+	name := path.Clean(h.Name)
+	if !filepath.IsLocal(name) {
+		return errors.New("a name leads out of the workspace")
+	}
+	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return err
+	}
+	switch h.Typeflag {
+	case tar.TypeXGlobalHeader: // is about all others, and git archive writes one
+		return nil
+	case tar.TypeDir:
+		return root.MkdirAll(name, 0o755)
+	case tar.TypeSymlink:
+		return anew(root, name, func() error { return root.Symlink(h.Linkname, name) })
+	case tar.TypeLink:
+		return link(root, path.Clean(h.Linkname), name)
+	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
+		return write(root, name, fs.FileMode(h.Mode).Perm(), content)
+	case tar.TypeFifo, tar.TypeChar, tar.TypeBlock:
+		return archive.ErrSpecial
+	}
+	return fmt.Errorf("entries of type %q are not known", h.Typeflag)
+}
+
+// link makes another name for a file that was laid out before; root lets neither lead
+// out of the workspace.
+func link(root *os.Root, old, name string) error {
+	if old == name {
+		return nil
+	}
+	if err := anew(root, name, func() error { return root.Link(old, name) }); err != nil {
+		return fmt.Errorf("it cannot be a link to %.256q: %w", old, err)
+	}
+	return nil
+}
+
+// anew makes something in the place of what is there already: a file that is written
+// over would change under its other names, too.
+func anew(root *os.Root, name string, create func() error) error {
+	err := create()
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := root.Remove(name); err != nil {
+		return err
+	}
+	return create()
 }
 
 // inflate tells by their first bytes how an archive is compressed: snapshots are with
@@ -99,7 +135,11 @@ func inflate(r *bufio.Reader) (plain io.Reader, end func(), err error) {
 }
 
 func write(root *os.Root, name string, mode fs.FileMode, r io.Reader) error {
-	f, err := root.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, mode|0o600)
+	var f *os.File
+	err := anew(root, name, func() (err error) {
+		f, err = root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode|0o600)
+		return err
+	})
 	if err != nil {
 		return err
 	}
