@@ -123,6 +123,7 @@ type execView struct {
 	Step    string    `json:"step_id"`
 	Attempt int       `json:"attempt"`
 	Started time.Time `json:"started_at"`
+	Message string    `json:"message"` // of one that failed
 }
 
 // executions returns those of a job, in the order in which they began.

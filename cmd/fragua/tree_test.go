@@ -46,10 +46,7 @@ func demo() *follower {
 	add := func(id, state, code, message string, steps ...stepView) {
 		j := jobView{ID: id, Name: id, State: state, Steps: steps}
 		if code != "" {
-			j.Failure = &struct {
-				Code    string `json:"code"`
-				Message string `json:"message"`
-			}{code, message}
+			j.Failure = &failure{code, message}
 		}
 		log := &tail{}
 		for _, l := range []string{"one", "two", "three", "four", "five"} {
