@@ -78,7 +78,8 @@ type follower struct {
 	began    time.Time
 	asked    time.Time // when the server was last asked why jobs wait
 	out      io.Writer // for people
-	plain    bool
+	plain    bool      // line by line, there is no screen
+	calm     bool      // yet people look at it: a terminal that cannot be drawn on
 	screen   *screen
 
 	wg    sync.WaitGroup
@@ -285,7 +286,7 @@ func (r *follower) heard(ctx context.Context, all []jobView) error {
 
 // log returns what follows the log of a step; r.mu is held.
 func (r *follower) log(ctx context.Context, f *followed, step, exec string) func() {
-	t, title := &tail{}, f.view.Name+"/"+step
+	t, title := &tail{}, printable(f.view.Name+"/"+step)
 	f.logs[exec] = t
 	return func() { r.read(ctx, title, exec, t) }
 }
@@ -316,7 +317,11 @@ func (r *follower) each(title string) func(line []byte) {
 	return func(line []byte) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		fmt.Fprintf(r.out, "%s | %s\n", title, line)
+		to := r.out
+		if r.calm {
+			to = &calm{w: to, again: title + " | "}
+		}
+		fmt.Fprintf(to, "%s | %s\n", title, line)
 	}
 }
 

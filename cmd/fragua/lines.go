@@ -45,7 +45,7 @@ func (r *follower) then(ctx context.Context, f *followed, next func()) {
 
 // say puts a line to the end of a job's story; r.mu is held.
 func (r *follower) say(ctx context.Context, f *followed, text string) {
-	line := f.view.Name + ": " + text
+	line := printable(f.view.Name) + ": " + text
 	r.then(ctx, f, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/contract/spec"
@@ -99,11 +98,11 @@ func runFile(cmd *cobra.Command, args []string, o runOptions) error {
 	var told chan error
 	if o.output == "json" {
 		told = r.tell(ctx, out)
-	} else if f, ok := cmd.OutOrStdout().(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" {
+	} else if f, ok := cmd.OutOrStdout().(*os.File); ok && onTerminal(f) && os.Getenv("TERM") != "dumb" {
 		plain, _ := cmd.Flags().GetBool("no-color")
 		r.screen = newScreen(f, plain || os.Getenv("NO_COLOR") != "")
 	} else {
-		r.out, r.plain = out, true
+		r.out, r.plain, r.calm = out, true, onTerminal(cmd.OutOrStdout())
 	}
 	if err := c.Call(cmd.Context(), "POST", "/pipelines/"+url.PathEscape(made.ID)+"/runs", map[string]any{"run_id": r.id, "env": env, "jobs": o.jobs}, nil); err != nil {
 		return err
