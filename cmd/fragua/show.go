@@ -195,6 +195,14 @@ func printable(s string) string {
 	return b.String()
 }
 
+// count writes how many of something there are.
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}
+
 // list is the command that shows a page of things. A filter is a name of the API's, and
 // after a colon the values that there are.
 func list(short, path string, columns []column, filters ...string) *cobra.Command {
