@@ -9,10 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -72,7 +74,7 @@ func artifactCommand() *cobra.Command {
 		if to == "" {
 			to = strings.Split(args[0], "/")[1]
 		}
-		f, err := os.CreateTemp(filepath.Dir(to), ".download-*")
+		f, err := partial(to)
 		if err != nil {
 			return err
 		}
@@ -100,6 +102,12 @@ func artifactCommand() *cobra.Command {
 	return group("artifact", "Artifacts", upload, download, list("List artifacts", "/artifacts", artColumns, "repository", "name"),
 		ref("get REPOSITORY/NAME/VERSION", "Show an artifact", "GET", ""), promote,
 		ref("validate REPOSITORY/NAME/VERSION", "Compare an artifact with its checksum", "POST", "/validate"), ref("delete REPOSITORY/NAME/VERSION", "Delete an artifact", "DELETE", ""))
+}
+
+// partial creates the file that is to become another once it is whole. Unlike one from
+// os.CreateTemp it is for whom umask says.
+func partial(to string) (*os.File, error) {
+	return os.OpenFile(filepath.Join(filepath.Dir(to), ".download-"+strconv.FormatUint(rand.Uint64(), 36)), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 }
 
 // upload sends a content that can be read twice.

@@ -34,17 +34,19 @@ type (
 		Created  time.Time  `json:"created_at"`
 		Started  *time.Time `json:"started_at"`
 		Finished *time.Time `json:"finished_at"`
-		Failure  *struct {
-			Code    string `json:"code"`
-			Message string `json:"message"`
-		} `json:"failure"`
-		Steps []stepView `json:"steps"`
+		Failure  *failure   `json:"failure"`
+		Steps    []stepView `json:"steps"`
+	}
+	failure struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
 	}
 	stepView struct {
 		ID       string     `json:"step_id"`
 		Name     string     `json:"name"`
 		State    string     `json:"state"`
 		Exec     string     `json:"exec_id"`
+		Try      int        `json:"try"` // of this attempt, from 1
 		ExitCode *int       `json:"exit_code"`
 		Message  string     `json:"message"`
 		Started  *time.Time `json:"started_at"`
@@ -76,7 +78,8 @@ type follower struct {
 	began    time.Time
 	asked    time.Time // when the server was last asked why jobs wait
 	out      io.Writer // for people
-	plain    bool
+	plain    bool      // line by line, there is no screen
+	calm     bool      // yet people look at it: a terminal that cannot be drawn on
 	screen   *screen
 
 	wg    sync.WaitGroup
@@ -89,22 +92,13 @@ type follower struct {
 type followed struct {
 	view jobView
 	logs map[string]*tail // by execution
-	open int              // logs that are being read
-
-	said    map[string]bool // states of attempts, and reasons to wait, that were told
-	over    bool            // its end was told
-	end     chan struct{}   // closed then
-	last    chan struct{}   // closed after its last log that has been begun
-	after   []*followed     // those that are told before it
-	placed  bool            // after is known
-	pending time.Time       // since when it has been seen waiting for a place
-	waits   string          // why it does
+	story
+	pending time.Time // since when it has been seen waiting for a place
+	waits   string    // why it does
 }
 
 func newFollowed() *followed {
-	begun := make(chan struct{})
-	close(begun) // nothing goes before its first log
-	return &followed{logs: map[string]*tail{}, said: map[string]bool{}, end: make(chan struct{}), last: begun}
+	return &followed{logs: map[string]*tail{}, story: newStory()}
 }
 
 // tell prints the run's events, and returns a channel that is closed after the last.
@@ -178,7 +172,7 @@ func (r *follower) follow(ctx context.Context) (state string, err error) {
 		}
 		if ended(state) {
 			r.wg.Wait()
-			r.show()
+			r.show(look)
 			r.summary(state)
 			return state, ctx.Err()
 		}
@@ -239,7 +233,30 @@ func (r *follower) look(ctx context.Context) (string, error) {
 		}
 		return x - y
 	})
+	if err := r.heard(ctx, all); err != nil {
+		return "", err
+	}
+	if !ended(run.State) {
+		r.askWhy(ctx, run, time.Now())
+	}
+	r.show(ctx)
+	return run.State, nil
+}
+
+// heard takes note of how the jobs stand, and follows what has begun.
+func (r *follower) heard(ctx context.Context, all []jobView) error {
+	missed := map[string][]execView{}
+	for _, j := range all {
+		if !r.plain || !r.missing(j) {
+			continue
+		}
+		var err error
+		if missed[j.ID], err = executions(ctx, r.c, j.ID); err != nil {
+			return err
+		}
+	}
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, j := range all {
 		f := r.jobs[j.ID]
 		if f == nil {
@@ -252,38 +269,26 @@ func (r *follower) look(ctx context.Context) (string, error) {
 			f.pending, f.waits = time.Time{}, ""
 		}
 	}
-	r.placed()
 	for _, id := range r.order {
 		f := r.jobs[id]
+		if r.plain {
+			r.news(ctx, f, missed[id])
+			continue
+		}
 		for _, s := range f.view.Steps {
 			if s.Exec != "" && f.logs[s.Exec] == nil {
-				r.begin(ctx, f, s)
+				r.wg.Go(r.log(ctx, f, s.Name, s.Exec))
 			}
 		}
 	}
-	r.mu.Unlock()
-	if !ended(run.State) {
-		r.askWhy(ctx, run, time.Now())
-	}
-	r.show()
-	return run.State, nil
+	return nil
 }
 
-// begin follows the log of a step; r.mu is held.
-func (r *follower) begin(ctx context.Context, f *followed, s stepView) {
-	t, last, done, title := &tail{}, f.last, make(chan struct{}), f.view.Name+"/"+s.Name
-	f.logs[s.Exec], f.last = t, done
-	f.open++
-	r.wg.Go(func() {
-		defer close(done)
-		r.await(ctx, f, last)
-		r.read(ctx, title, s.Exec, t)
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if f.open--; r.plain {
-			r.lines()
-		}
-	})
+// log returns what follows the log of a step; r.mu is held.
+func (r *follower) log(ctx context.Context, f *followed, step, exec string) func() {
+	t, title := &tail{}, printable(f.view.Name+"/"+step)
+	f.logs[exec] = t
+	return func() { r.read(ctx, title, exec, t) }
 }
 
 // read follows a step's log to its end, over restarts of the server.
@@ -312,12 +317,16 @@ func (r *follower) each(title string) func(line []byte) {
 	return func(line []byte) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		fmt.Fprintf(r.out, "%s | %s\n", title, line)
+		to := r.out
+		if r.calm {
+			to = &calm{w: to, again: title + " | "}
+		}
+		fmt.Fprintf(to, "%s | %s\n", title, line)
 	}
 }
 
-// show says what is new.
-func (r *follower) show() {
+// show says what has changed.
+func (r *follower) show(ctx context.Context) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.screen != nil {
@@ -326,6 +335,8 @@ func (r *follower) show() {
 		return
 	}
 	if r.plain {
-		r.lines()
+		for _, id := range r.order {
+			r.sayWaits(ctx, r.jobs[id])
+		}
 	}
 }

@@ -6,105 +6,167 @@ import (
 )
 
 // Where there is no screen, what happens is told line by line, in the order in which it
-// happened: a step's log after that of the step before it, and all of a job after the
-// end of those that had ended when it began.
+// happened. Each job has a story. What a look finds is put to its end, and told after all
+// that was there before; first of all a story waits for the ends of those of the jobs
+// that had ended when its own began.
 
-// placed notes what is told before each job that has begun; r.mu is held.
-func (r *follower) placed() {
-	for _, f := range r.jobs {
-		if f.placed || f.view.Started == nil {
-			continue
-		}
-		f.placed = true
-		for _, g := range r.jobs {
-			if g != f && g.view.Finished != nil && g.view.Finished.Before(*f.view.Started) {
-				f.after = append(f.after, g)
-			}
-		}
-	}
+// story is how far a job has been told.
+type story struct {
+	told    chan struct{}   // closed when all that is in it is told
+	end     chan struct{}   // closed when the job's end is told
+	begun   bool            // what it comes after is in it
+	over    bool            // the job's end is in it
+	attempt int             // which is being told
+	fault   string          // what its last execution failed of
+	said    map[string]bool // states of attempts, and reasons to wait, that are in it
 }
 
-// await waits until it is a log's turn: last is closed after the log before it.
-func (r *follower) await(ctx context.Context, f *followed, last <-chan struct{}) {
-	if !r.plain {
-		return
-	}
-	turns := []<-chan struct{}{last}
-	for _, g := range f.after {
-		turns = append(turns, g.end)
-	}
-	for _, turn := range turns {
+func newStory() story {
+	told := make(chan struct{})
+	close(told) // nothing goes before its beginning
+	return story{told: told, end: make(chan struct{}), attempt: 1, said: map[string]bool{}}
+}
+
+// then puts something to the end of a job's story; r.mu is held.
+func (r *follower) then(ctx context.Context, f *followed, next func()) {
+	last, told := f.told, make(chan struct{})
+	f.told = told
+	r.wg.Go(func() {
+		defer close(told)
 		select {
-		case <-turn:
+		case <-last:
 		case <-ctx.Done():
-			return
 		}
-	}
+		if ctx.Err() == nil {
+			next()
+		}
+	})
+}
+
+// say puts a line to the end of a job's story; r.mu is held.
+func (r *follower) say(ctx context.Context, f *followed, text string) {
+	line := printable(f.view.Name) + ": " + text
+	r.then(ctx, f, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		fmt.Fprintln(r.out, line)
+	})
+}
+
+// missing says whether something of a job may have come and gone between two looks: an
+// attempt, or a try of a step.
+func (r *follower) missing(j jobView) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.sayState(f, "RUNNING")
-}
-
-// lines tells what is new, and whose turn it is; r.mu is held.
-func (r *follower) lines() {
-	for again := true; again; {
-		again = false
-		for _, id := range r.order {
-			again = r.line(r.jobs[id]) || again
-		}
+	f := r.jobs[j.ID]
+	if f == nil {
+		f = newFollowed()
 	}
-}
-
-// line tells how a job stands, and says whether that was news.
-func (r *follower) line(f *followed) bool {
-	state := f.view.State
-	if f.over || state == "SCHEDULED" {
-		return false
+	if j.Attempts > f.attempt {
+		return true
 	}
-	if state == "PENDING" {
-		r.sayWaits(f)
-		return f.view.Attempts > 1 && r.sayState(f, state)
-	}
-	for _, g := range f.after {
-		if !g.over {
-			return false
-		}
-	}
-	if !ended(state) {
-		return r.sayState(f, state)
-	}
-	if f.open > 0 || f.view.Started == nil && r.owing(f) {
-		return false // its end is told after its last word, and what was cancelled for another after that one
-	}
-	r.sayState(f, state)
-	f.over = true
-	close(f.end)
-	return true
-}
-
-// owing says whether the end of a job that began, and ended before f did, is still to be
-// told.
-func (r *follower) owing(f *followed) bool {
-	for _, g := range r.jobs {
-		began := g.view.Started != nil && g.view.Finished != nil && f.view.Finished != nil
-		if began && !g.over && !g.view.Finished.After(*f.view.Finished) {
+	for _, s := range j.Steps {
+		if s.Try > 1 && f.logs[s.Exec] == nil {
 			return true
 		}
 	}
 	return false
 }
 
-// sayState prints a job's state, once in each attempt.
-func (r *follower) sayState(f *followed, state string) bool {
-	now := fmt.Sprint(state, f.view.Attempts)
-	if f.said[now] {
-		return false
+// news puts what a look has found to the end of a job's story: how the job stands, and
+// before that what was missed of it. r.mu is held.
+func (r *follower) news(ctx context.Context, f *followed, missed []execView) {
+	v := f.view
+	if f.over {
+		return
 	}
-	f.said[now] = true
-	text := ""
-	if state == f.view.State {
-		text = why(f.view)
+	if !f.begun && (v.Started != nil || v.Attempts > 1 || ended(v.State)) {
+		f.begun = true
+		for _, g := range r.before(f) {
+			r.then(ctx, f, func() {
+				select {
+				case <-g.end:
+				case <-ctx.Done():
+				}
+			})
+		}
 	}
-	fmt.Fprintf(r.out, "%s: %s%s\n", f.view.Name, state, text)
-	return true
+	for _, x := range missed {
+		for _, s := range v.Steps {
+			if s.ID == x.Step && x.Attempt <= v.Attempts { // else the next look tells it
+				r.ran(ctx, f, x.Attempt, s.Name, x.Exec)
+				if x.Attempt == f.attempt {
+					f.fault = x.Message
+				}
+			}
+		}
+	}
+	r.reach(ctx, f, v.Attempts)
+	for _, s := range v.Steps {
+		if s.Exec != "" {
+			r.ran(ctx, f, v.Attempts, s.Name, s.Exec)
+		}
+	}
+	if v.State == "RUNNING" {
+		r.running(ctx, f)
+	}
+	if ended(v.State) {
+		f.over = true
+		r.say(ctx, f, v.State+why(v))
+		r.then(ctx, f, func() { close(f.end) })
+	}
+}
+
+// before returns the jobs whose ends are told before a job: those that had ended when it
+// began. What was cancelled before it began comes after those that had begun, since it may
+// be for one of them.
+func (r *follower) before(f *followed) (all []*followed) {
+	for _, g := range r.jobs {
+		if g == f || !ended(g.view.State) || g.view.Finished == nil {
+			continue
+		}
+		end := *g.view.Finished
+		switch began := f.view.Started; {
+		case began != nil && !end.Before(*began):
+		case began == nil && f.view.Finished != nil && (g.view.Started == nil || end.After(*f.view.Finished)):
+		default: // also when it is about to be tried again: then it is not known any more when it began
+			all = append(all, g)
+		}
+	}
+	return all
+}
+
+// ran tells the log of a step, unless it has been told; r.mu is held.
+func (r *follower) ran(ctx context.Context, f *followed, attempt int, step, exec string) {
+	if f.logs[exec] != nil {
+		return
+	}
+	r.reach(ctx, f, attempt)
+	r.running(ctx, f)
+	r.then(ctx, f, r.log(ctx, f, step, exec))
+}
+
+// running tells that an attempt runs, once; r.mu is held.
+func (r *follower) running(ctx context.Context, f *followed) {
+	now := fmt.Sprint("RUNNING", f.attempt)
+	if !f.said[now] {
+		f.said[now] = true
+		r.say(ctx, f, "RUNNING")
+	}
+}
+
+// reach tells of the attempts before one why they were not the last; r.mu is held.
+func (r *follower) reach(ctx context.Context, f *followed, attempt int) {
+	for f.attempt < attempt {
+		f.attempt++
+		text := ""
+		if v := f.view; f.attempt == v.Attempts && !ended(v.State) {
+			v.State = "PENDING" // it was, if only between two looks
+			text = why(v)
+		} else if f.fault != "" {
+			text = ": " + printable(f.fault)
+		}
+		f.fault = ""
+		r.say(ctx, f, "PENDING"+text)
+	}
 }

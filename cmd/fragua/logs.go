@@ -59,10 +59,10 @@ func (o logOptions) job(cmd *cobra.Command, c *client.Client, id string) error {
 	}
 	var names []string
 	for _, s := range j.Steps {
-		names = append(names, printable(s.Name))
+		names = append(names, s.Name)
 	}
 	if o.step != "" && !slices.Contains(names, o.step) {
-		return usage(fmt.Errorf("--step: the job has no such step; it has %s", strings.Join(names, ", ")))
+		return usage(fmt.Errorf("--step: the job has no such step; it has %s", printable(strings.Join(names, ", "))))
 	}
 	if o.attempt < 0 || o.attempt > j.Attempts {
 		return usage(fmt.Errorf("--attempt: want 1 to %d", j.Attempts))
@@ -123,6 +123,7 @@ type execView struct {
 	Step    string    `json:"step_id"`
 	Attempt int       `json:"attempt"`
 	Started time.Time `json:"started_at"`
+	Message string    `json:"message"` // of one that failed
 }
 
 // executions returns those of a job, in the order in which they began.
@@ -155,7 +156,7 @@ func (o logOptions) print(cmd *cobra.Command, c *client.Client, exec string) err
 	if o.tail > 0 {
 		q.Set("tail", fmt.Sprint(o.tail))
 	}
-	to := &counted{w: cmd.OutOrStdout()}
+	to := &counted{w: calmed(cmd.OutOrStdout())}
 	if !o.follow {
 		return stream(cmd.Context(), c, logPath(exec, q), to)
 	}

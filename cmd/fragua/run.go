@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/contract/spec"
@@ -81,7 +80,9 @@ func runFile(cmd *cobra.Command, args []string, o runOptions) error {
 		return err
 	}
 	defer done()
-	ctx := cmd.Context()
+	ctx, stop := context.WithCancel(cmd.Context())
+	defer stop()
+	out := newShown(ctx, cmd.OutOrStdout(), stop)
 	if err := send(cmd, c, filepath.Dir(file), &p); err != nil {
 		return err
 	}
@@ -96,15 +97,14 @@ func runFile(cmd *cobra.Command, args []string, o runOptions) error {
 	r := &follower{c: c, id: ids("run"), name: p.Name, jobs: map[string]*followed{}, out: cmd.ErrOrStderr(), hint: hint, fleeting: fleeting, began: time.Now()}
 	var told chan error
 	if o.output == "json" {
-		told = r.tell(ctx, cmd.OutOrStdout())
-	} else if f, ok := cmd.OutOrStdout().(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" {
+		told = r.tell(ctx, out)
+	} else if f, ok := cmd.OutOrStdout().(*os.File); ok && onTerminal(f) && os.Getenv("TERM") != "dumb" {
 		plain, _ := cmd.Flags().GetBool("no-color")
 		r.screen = newScreen(f, plain || os.Getenv("NO_COLOR") != "")
 	} else {
-		r.out = &counted{w: cmd.OutOrStdout()}
-		r.plain = true
+		r.out, r.plain, r.calm = out, true, onTerminal(cmd.OutOrStdout())
 	}
-	if err := c.Call(ctx, "POST", "/pipelines/"+url.PathEscape(made.ID)+"/runs", map[string]any{"run_id": r.id, "env": env, "jobs": o.jobs}, nil); err != nil {
+	if err := c.Call(cmd.Context(), "POST", "/pipelines/"+url.PathEscape(made.ID)+"/runs", map[string]any{"run_id": r.id, "env": env, "jobs": o.jobs}, nil); err != nil {
 		return err
 	}
 	state, err := r.follow(ctx)
@@ -116,11 +116,12 @@ func runFile(cmd *cobra.Command, args []string, o runOptions) error {
 			broke = errors.New("they did not come in time")
 		}
 	}
-	if !errors.Is(broke, errEnd) {
+	failed := out.failed()
+	if !errors.Is(broke, errEnd) && failed == nil {
 		fmt.Fprintln(cmd.ErrOrStderr(), "not all events were shown:", broke)
 	}
-	if to, is := r.out.(*counted); is && err == nil && to.failed != nil {
-		err = fmt.Errorf("not all of it was shown: %w", to.failed)
+	if failed != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		err = fmt.Errorf("not all of it was shown: %w", failed)
 	}
 	switch {
 	case errors.Is(err, context.Canceled):

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
@@ -158,7 +159,7 @@ func cell(v any, path string) string {
 		}
 		b, _ := json.Marshal(x) // it came from JSON
 		if text := string(b); text != "[]" && text != "{}" {
-			return text
+			return printable(text)
 		}
 		return "-"
 	}
@@ -177,14 +178,29 @@ func names(v any) (list string, ok bool) {
 	return strings.Join(out, ", "), ok && len(out) > 0
 }
 
-// printable keeps what others wrote from steering the terminal.
+// printable keeps what others wrote from steering the terminal, and shows what would not
+// be seen: a text could look like another one.
 func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\t' || r == 0x7f || r >= 0x80 && r < 0xa0 {
-			return '\uFFFD'
+	var b strings.Builder
+	for _, r := range s {
+		switch {
+		case r < ' ' && r != '\t' || r == 0x7f || r >= 0x80 && r < 0xa0:
+			b.WriteRune('\uFFFD')
+		case unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp):
+			fmt.Fprintf(&b, "<%U>", r)
+		default:
+			b.WriteRune(r)
 		}
-		return r
-	}, s)
+	}
+	return b.String()
+}
+
+// count writes how many of something there are.
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }
 
 // list is the command that shows a page of things. A filter is a name of the API's, and

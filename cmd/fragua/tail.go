@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"regexp"
 	"strings"
 	"sync"
 )
@@ -59,16 +58,14 @@ func (t *tail) last(n int) []string {
 	return append([]string(nil), t.lines[max(0, len(t.lines)-n):]...)
 }
 
-// escapes are what programs write to steer a terminal: colours, links, titles.
-var escapes = regexp.MustCompile(`\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[ -/]*[0-~])`)
-
 // plainLine makes of a line of a log what can stand on a screen that is redrawn:
 // without escapes, a line that was written over as it was in the end, and not long.
 func plainLine(line []byte) string {
 	if at := bytes.LastIndexByte(line, '\r'); at >= 0 {
 		line = line[at+1:]
 	}
-	line = escapes.ReplaceAll(line[:min(len(line), 4*lineKept)], nil)
-	line = bytes.ReplaceAll(line, []byte("\t"), []byte("    "))
+	var b bytes.Buffer
+	_, _ = (&calm{w: &b, plain: true}).Write(line[:min(len(line), 4*lineKept)]) // a buffer takes all
+	line = bytes.ReplaceAll(b.Bytes(), []byte("\t"), []byte("    "))
 	return printable(strings.ToValidUTF8(string(line[:min(len(line), lineKept)]), ""))
 }

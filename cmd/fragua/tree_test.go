@@ -11,8 +11,9 @@ func TestLinesOfLogsStandOnAScreen(t *testing.T) {
 	for in, want := range map[string]string{
 		"\x1b[31mred\x1b[0m and \x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\": "red and link",
 		"progress 1%\rprogress 100%":                                      "progress 100%",
-		"a\tb\x07":                                                        "a    b\uFFFD",
-		"日本\xff":                                                          "日本",
+		"a\tb\x07":                                                        "a    b",
+		"日本\xff":                                                          "日本\uFFFD",
+		"\u202egpj.exe":                                                   "<U+202E>gpj.exe",
 		strings.Repeat("x", 1000):                                         strings.Repeat("x", lineKept),
 	} {
 		if got := plainLine([]byte(in)); got != want {
@@ -46,10 +47,7 @@ func demo() *follower {
 	add := func(id, state, code, message string, steps ...stepView) {
 		j := jobView{ID: id, Name: id, State: state, Steps: steps}
 		if code != "" {
-			j.Failure = &struct {
-				Code    string `json:"code"`
-				Message string `json:"message"`
-			}{code, message}
+			j.Failure = &failure{code, message}
 		}
 		log := &tail{}
 		for _, l := range []string{"one", "two", "three", "four", "five"} {

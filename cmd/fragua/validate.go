@@ -32,7 +32,7 @@ func validateCommand() *cobra.Command {
 					bad++
 					continue
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s: pipeline %s with %d jobs is valid\n", f, p.Name, len(p.Jobs))
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: pipeline %s with %s is valid\n", f, p.Name, count(len(p.Jobs), "job"))
 			}
 			if bad > 0 {
 				return exitError{exitUsage, errTold}

@@ -91,8 +91,9 @@ func (x explainView) why() string {
 }
 
 // sayWaits tells why a job waits, once for each reason: numbers in it come and go.
-func (r *follower) sayWaits(f *followed) {
-	if f.waits == "" {
+// r.mu is held.
+func (r *follower) sayWaits(ctx context.Context, f *followed) {
+	if f.waits == "" || f.view.State != "PENDING" {
 		return
 	}
 	reason := strings.Map(func(c rune) rune {
@@ -105,5 +106,5 @@ func (r *follower) sayWaits(f *followed) {
 		return
 	}
 	f.said[reason] = true
-	fmt.Fprintf(r.out, "%s: waits for a place: %s\n", f.view.Name, printable(f.waits))
+	r.say(ctx, f, "waits for a place: "+printable(f.waits))
 }

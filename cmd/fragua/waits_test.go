@@ -42,7 +42,8 @@ func TestARunSaysWhyAJobWaits(t *testing.T) {
 	for i := range 200 { // 20 s of looks
 		free = 100 + i
 		r.askWhy(t.Context(), run, now.Add(time.Duration(i)*lookEvery))
-		r.show()
+		r.show(t.Context())
+		r.wg.Wait()
 		if early := time.Duration(i)*lookEvery < waitsLong; early && len(asked) > 0 {
 			t.Fatalf("asked after %v", time.Duration(i)*lookEvery)
 		}

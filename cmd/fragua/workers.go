@@ -15,7 +15,7 @@ var nodeColumns = []column{{"NODE", "node_id"}, {"PROVIDER", "provider_id"}, {"Z
 
 func workerCommand() *cobra.Command {
 	logs := &cobra.Command{Use: "logs WORKER", Short: "Print what a worker itself said", Args: exactly(1), RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
-		return stream(cmd.Context(), c, "/workers/"+url.PathEscape(args[0])+"/logs", cmd.OutOrStdout())
+		return stream(cmd.Context(), c, "/workers/"+url.PathEscape(args[0])+"/logs", calmed(cmd.OutOrStdout()))
 	})}
 	var all bool
 	filter := "state:CREATING,RUNNING,TERMINATING,TERMINATED,FAILED"
