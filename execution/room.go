@@ -182,14 +182,15 @@ func (r *Room) Subscriptions() []bus.Subscription {
 }
 
 // call ends the attempt's work here: with code, for the step that is running. One that
-// an earlier process left is taken up for that.
+// an earlier process left is taken up for that if its worker is lost; one that lives
+// still has something to say, and will be ended by others.
 func (r *Room) call(t ident.Tenant, job ident.Job, n int, code, reason string) error {
 	k := key{t, job, n}
 	r.mu.Lock()
 	w := r.attempts[k]
 	i := slices.IndexFunc(r.left, func(a *attempt) bool { return a.key() == k })
 	var left *attempt
-	if w == nil && i >= 0 {
+	if w == nil && i >= 0 && code == codeLost {
 		left = r.left[i]
 	}
 	r.mu.Unlock()
