@@ -24,6 +24,8 @@ const (
 	MaxRetries   = 100
 )
 
+const wantName = "want letters, digits, '.', '_' or '-', beginning with a letter or digit"
+
 // A Fault is one thing that is wrong with a specification. Its message never
 // repeats a value, which may be a secret.
 type Fault struct {
@@ -87,7 +89,7 @@ func (j Job) validate(f *faults, at string) {
 	if s := j.Source; s != nil {
 		for name, v := range map[string]string{"repository": s.Repository, "name": s.Name, "version": s.Version} {
 			if !ident.Valid(v) {
-				f.add(at+"source."+name, "want letters, digits, '.', '_' or '-', beginning with a letter or digit: which artifact to start from")
+				f.add(at+"source."+name, "%s: which artifact to start from", wantName)
 			}
 		}
 	}
@@ -100,7 +102,7 @@ func (j Job) validate(f *faults, at string) {
 		}
 		for name, v := range map[string]string{"repository": a.Repository, "name": a.Name, "version": a.Version} {
 			if v != "" && !ident.Valid(v) || name == "name" && v == "" {
-				f.add(p+"."+name, "want letters, digits, '.', '_' or '-', beginning with a letter or digit")
+				f.add(p+"."+name, wantName)
 			}
 		}
 		if a.Path == "" || path.IsAbs(a.Path) || !local(a.Path) {

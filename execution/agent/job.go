@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
@@ -10,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -100,16 +98,6 @@ func (j *job) expire() {
 	default:
 		close(j.expired)
 	}
-}
-
-// stopped says whether a process is there, and does not run.
-func stopped(pid int) bool {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return false
-	}
-	state := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:]) // the name before it may hold anything
-	return len(state) > 0 && (state[0][0] == 'T' || state[0][0] == 't')
 }
 
 // close ends everything of the job, and says whether nothing is left.

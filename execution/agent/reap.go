@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -32,6 +33,22 @@ func sweep() bool {
 	return false
 }
 
+// stat returns what a process's file of this name says behind the process's own name:
+// its state, its parent, and so on; nothing when it has gone.
+func stat(file string) []string {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:])) // the name may hold anything
+}
+
+// stopped says whether a process is there, and does not run.
+func stopped(pid int) bool {
+	fields := stat("/proc/" + strconv.Itoa(pid) + "/stat")
+	return len(fields) > 0 && (fields[0] == "T" || fields[0] == "t")
+}
+
 // children returns the processes whose parent is this one.
 func children() []int {
 	var out []int
@@ -54,16 +71,11 @@ func children() []int {
 	// Not every kernel tells: look at everyone.
 	all, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, f := range all {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			continue
-		}
-		i := bytes.LastIndexByte(b, ')') // the name before it may hold anything
-		fields := bytes.Fields(b[i+1:])
+		fields := stat(f)
 		if len(fields) < 2 {
 			continue
 		}
-		if ppid, _ := strconv.Atoi(string(fields[1])); ppid == self {
+		if ppid, _ := strconv.Atoi(fields[1]); ppid == self {
 			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f))); err == nil {
 				out = append(out, pid)
 			}

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
 )
 
 // onlyKnown refuses a query that names what the operation does not take, or one thing
@@ -16,8 +17,8 @@ func (a *api) onlyKnown(ctx huma.Context, next func(huma.Context)) {
 		return
 	}
 	p := problem(http.StatusUnprocessableEntity, "the input is not valid")
+	takes := ctx.Operation().Parameters
 	for name, values := range u.Query() {
-		takes := ctx.Operation().Parameters
 		i := slices.IndexFunc(takes, func(q *huma.Param) bool { return q.In == "query" && q.Name == name })
 		switch {
 		case i < 0:
@@ -31,7 +32,6 @@ func (a *api) onlyKnown(ctx huma.Context, next func(huma.Context)) {
 		return
 	}
 	p.bound()
-	ctx.SetStatus(p.Status)
-	ctx.SetHeader("Content-Type", mediaProblem)
-	_ = encode(ctx.BodyWriter(), p) // a client that has gone is told nothing
+	_, w := humago.Unwrap(ctx)
+	p.write(w)
 }
