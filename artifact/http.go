@@ -153,14 +153,23 @@ func resource(a *Artifact) authz.Resource {
 
 // visible returns an artifact of the caller's tenant that the caller may use so.
 func (r *Room) visible(ctx context.Context, ref spec.ArtifactRef, action string) (*Artifact, error) {
-	a, err := r.read(ctx, authz.From(ctx).Tenant, ref)
-	if errors.Is(err, errAbsent) {
-		return nil, httpapi.NotFound("artifact")
-	}
+	a, err := r.find(ctx, ref, action)
 	if err != nil {
 		return nil, err
 	}
 	return a, r.gate.Pass(ctx, action, resource(a))
+}
+
+// find returns an artifact of the caller's tenant, for action. Whether the caller may is
+// asked here only if there is none.
+func (r *Room) find(ctx context.Context, ref spec.ArtifactRef, action string) (*Artifact, error) {
+	t := authz.From(ctx).Tenant
+	a, err := r.read(ctx, t, ref)
+	if errors.Is(err, errAbsent) {
+		// Its content is as good as any: nothing but the caller's right decides.
+		return nil, r.gate.Absent(ctx, action, resource(&Artifact{ArtifactRef: ref, Tenant: t, Status: "valid"}), "artifact")
+	}
+	return a, err
 }
 
 func (r *Room) list(ctx context.Context, in *struct {
@@ -198,10 +207,7 @@ func (r *Room) list(ctx context.Context, in *struct {
 
 // change loads an artifact, lets fn change it, and saves it with what happened.
 func (r *Room) change(ctx context.Context, in *Ref, action string, fn func(a *Artifact, now time.Time) ([]event.Event, error)) (*reply, error) {
-	a, err := r.read(ctx, authz.From(ctx).Tenant, in.ref())
-	if errors.Is(err, errAbsent) {
-		return nil, httpapi.NotFound("artifact")
-	}
+	a, err := r.find(ctx, in.ref(), action)
 	if err != nil {
 		return nil, err
 	}
@@ -249,10 +255,7 @@ func (r *Room) promote(ctx context.Context, in *struct {
 
 // validate reads the whole content again.
 func (r *Room) validate(ctx context.Context, in *Ref) (*reply, error) {
-	a, err := r.read(ctx, authz.From(ctx).Tenant, in.ref())
-	if errors.Is(err, errAbsent) {
-		return nil, httpapi.NotFound("artifact")
-	}
+	a, err := r.find(ctx, in.ref(), "Artifact::validate")
 	if err != nil {
 		return nil, err
 	}
@@ -286,10 +289,7 @@ func matches(a *Artifact, content io.Reader) bool {
 
 // remove deletes an artifact, and its content unless another has the same.
 func (r *Room) remove(ctx context.Context, in *Ref) (*reply, error) {
-	a, err := r.read(ctx, authz.From(ctx).Tenant, in.ref())
-	if errors.Is(err, errAbsent) {
-		return nil, httpapi.NotFound("artifact")
-	}
+	a, err := r.find(ctx, in.ref(), "Artifact::delete")
 	if err != nil {
 		return nil, err
 	}

@@ -15,7 +15,6 @@ import (
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/contract/spec"
-	"fragua.dev/fragua/internal/httpapi"
 	"fragua.dev/fragua/internal/sqldb"
 )
 
@@ -154,18 +153,18 @@ func (r *Room) execution(ctx context.Context, t ident.Tenant, id ident.Exec) (ru
 	for {
 		run = r.runningExec(t, id)
 		x, err = r.readExec(ctx, t, id)
-		switch absent := errors.Is(err, sqldb.ErrNoRows); {
-		case absent && run != nil:
+		switch none := errors.Is(err, sqldb.ErrNoRows); {
+		case none && run != nil:
 			return run, run.began, nil // a job's step has no row before its end
-		case !absent:
+		case !none:
 			return run, x, err
 		case !r.expects(t, id):
-			return nil, x, httpapi.NotFound("execution")
+			return nil, x, absent("execution")
 		}
 		select {
 		case <-time.After(comeLook):
 		case <-late.C:
-			return nil, x, httpapi.NotFound("execution")
+			return nil, x, absent("execution")
 		case <-ctx.Done():
 			return nil, x, ctx.Err()
 		}

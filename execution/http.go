@@ -64,6 +64,23 @@ func (r *Room) jobResource(t ident.Tenant, job ident.Job) authz.Resource {
 	return authz.Resource{Type: "Job", ID: string(job), Tenant: t, Attrs: map[string]any{"environment_permitted": true}}
 }
 
+// anyJob stands in a decision about what no job is known of.
+const anyJob = "*"
+
+// An absent is something that is not there.
+type absent string
+
+func (a absent) Error() string { return "no such " + string(a) }
+
+// unless returns err; when it is an absent, the answer to that.
+func (r *Room) unless(ctx context.Context, err error, action string, job ident.Job) error {
+	var what absent
+	if !errors.As(err, &what) {
+		return err
+	}
+	return r.gate.Absent(ctx, action, r.jobResource(authz.From(ctx).Tenant, job), string(what))
+}
+
 // Resolve says what is wrong with an order, besides what its schema knows.
 func (o *execOrder) Resolve(huma.Context) []error {
 	faults := spec.Job{Command: o.Command, Env: o.Env, TimeoutMS: o.TimeoutMS}.Validate()
@@ -94,7 +111,7 @@ func (r *Room) exec(ctx context.Context, in *struct{ Body execOrder }) (*execRep
 	}
 	address, worker, job, attempt, err := r.place(ctx, t, o)
 	if err != nil {
-		return nil, err
+		return nil, r.unless(ctx, err, "Job::execute", o.Job)
 	}
 	answer, err := r.gate.Ask(ctx, "Job::execute", r.jobResource(t, o.Job), nil)
 	if err != nil {
@@ -171,7 +188,7 @@ func (r *Room) place(ctx context.Context, t ident.Tenant, o execOrder) (address 
 			return w.a.Start.Address, w.a.Start.Worker, o.Job, k.attempt, nil
 		}
 	}
-	return "", "", "", 0, httpapi.NotFound("running job")
+	return "", "", "", 0, absent("running job")
 }
 
 // heardTime bounds how long a worker is waited for that was made a moment ago, and of
@@ -186,7 +203,7 @@ func (r *Room) addressOf(ctx context.Context, t ident.Tenant, w ident.Worker) (a
 		case !errors.Is(err, sqldb.ErrNoRows):
 			return address, err
 		case r.cfg.Now().Sub(since) > heardTime || !sleep(ctx, heardTime/50):
-			return "", httpapi.NotFound("worker")
+			return "", absent("worker")
 		}
 	}
 }
@@ -318,7 +335,7 @@ func (r *Room) complete(ctx context.Context, in *struct{ Body completeOrder }) (
 	t := authz.From(ctx).Tenant
 	run, x, err := r.execution(ctx, t, in.Body.Exec)
 	if err != nil {
-		return nil, err
+		return nil, r.unless(ctx, err, "Job::execute", anyJob)
 	}
 	if err := r.gate.Pass(ctx, "Job::execute", r.jobResource(t, x.Job)); err != nil {
 		return nil, err
@@ -359,7 +376,7 @@ func (r *Room) log(ctx context.Context, in *struct {
 	t, id := authz.From(ctx).Tenant, ident.Exec(in.ID)
 	run, x, err := r.execution(ctx, t, id)
 	if err != nil {
-		return nil, err
+		return nil, r.unless(ctx, err, "Job::read", anyJob)
 	}
 	if err := r.gate.Pass(ctx, "Job::read", r.jobResource(t, x.Job)); err != nil {
 		return nil, err

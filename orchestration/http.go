@@ -96,11 +96,16 @@ func resource(j *job) authz.Resource {
 	return authz.Resource{Type: "Job", ID: string(j.ID), Tenant: j.Tenant, Attrs: map[string]any{"owner": j.Owner, "tags": tagList(j.Tags)}}
 }
 
+// absent answers for a job that is not there.
+func (r *Room) absent(ctx context.Context, action, id string) error {
+	return r.gate.Absent(ctx, action, resource(&job{Job: Job{ID: ident.Job(id), Tenant: authz.From(ctx).Tenant}}), "job")
+}
+
 // visible returns a job of the caller's tenant that the caller may read.
 func (r *Room) visible(ctx context.Context, action, id string) (*job, error) {
 	j, err := r.readJob(ctx, authz.From(ctx).Tenant, ident.Job(id))
 	if errors.Is(err, errAbsent) {
-		return nil, httpapi.NotFound("job")
+		return nil, r.absent(ctx, action, id)
 	}
 	if err != nil {
 		return nil, err
@@ -209,7 +214,7 @@ func (r *Room) cancelJob(ctx context.Context, id, reason string) (Job, error) {
 	t := authz.From(ctx).Tenant
 	j, err := r.readJob(ctx, t, ident.Job(id))
 	if errors.Is(err, errAbsent) {
-		return Job{}, httpapi.NotFound("job")
+		return Job{}, r.absent(ctx, "Job::cancel", id)
 	}
 	if err != nil {
 		return Job{}, err
@@ -239,7 +244,7 @@ func (r *Room) retryJob(ctx context.Context, id string) (Job, bool, error) {
 	t := authz.From(ctx).Tenant
 	old, err := r.readJob(ctx, t, ident.Job(id))
 	if errors.Is(err, errAbsent) {
-		return Job{}, false, httpapi.NotFound("job")
+		return Job{}, false, r.absent(ctx, "Job::retry", id)
 	}
 	if err != nil {
 		return Job{}, false, err

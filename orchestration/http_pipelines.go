@@ -49,7 +49,7 @@ func (r *Room) pipelineRoutes(api huma.API) {
 		PathID
 		Version int `query:"version" minimum:"0" doc:"The newest unless given"`
 	}) (*pipelineReply, error) {
-		p, err := r.readPipeline(ctx, in.ID, in.Version)
+		p, err := r.readPipeline(ctx, "Pipeline::read", in.ID, in.Version)
 		if err != nil {
 			return nil, err
 		}
@@ -104,13 +104,13 @@ func latestPipeline(tx *sqldb.Tx, t ident.Tenant, id ident.Pipeline) (p *pipelin
 }
 
 // readPipeline returns a version of a pipeline, the newest for 0, with the state of
-// its newest run.
-func (r *Room) readPipeline(ctx context.Context, id string, version int) (*pipeline, error) {
+// its newest run, for action. Whether the caller may is asked here only if there is none.
+func (r *Room) readPipeline(ctx context.Context, action, id string, version int) (*pipeline, error) {
 	t := authz.From(ctx).Tenant
 	p := &pipeline{}
 	err := decode(r.db.QueryRow(ctx, `SELECT spec FROM pipeline WHERE tenant = $1 AND id = $2 AND (latest = 1 AND $3 = 0 OR version = $3)`, string(t), id, version), p)
 	if errors.Is(err, errAbsent) {
-		return nil, httpapi.NotFound("pipeline")
+		return nil, r.gate.Absent(ctx, action, pipelineResource(&pipeline{Pipeline{ID: ident.Pipeline(id), Tenant: t}}), "pipeline")
 	}
 	if err != nil {
 		return nil, err
@@ -174,7 +174,7 @@ func (r *Room) createPipeline(ctx context.Context, o pipelineOrder) (*pipelineRe
 
 // updatePipeline makes a new version, unless the newest is the same.
 func (r *Room) updatePipeline(ctx context.Context, id string, s spec.Pipeline) (*pipelineReply, error) {
-	p, err := r.readPipeline(ctx, id, 0)
+	p, err := r.readPipeline(ctx, "Pipeline::update", id, 0)
 	if err != nil {
 		return nil, err
 	}

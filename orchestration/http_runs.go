@@ -47,7 +47,7 @@ func (r *Room) runRoutes(api huma.API) {
 	})
 	huma.Register(api, operation(http.MethodGet, "/pipelines/{id}/runs", "list-runs", "Runs of a pipeline, newest first", "runs"), r.listRuns)
 	huma.Register(api, operation(http.MethodGet, "/runs/{id}", "get-run", "A run and its jobs", "runs"), func(ctx context.Context, in *PathID) (*runReply, error) {
-		run, err := r.readRun(ctx, in.ID)
+		run, err := r.readRun(ctx, "Pipeline::read", in.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -77,11 +77,13 @@ func runResource(x *run) authz.Resource {
 	return authz.Resource{Type: "Pipeline", ID: string(x.Pipeline), Tenant: x.Tenant, Attrs: map[string]any{"owner": x.Owner, "environment": ""}}
 }
 
-func (r *Room) readRun(ctx context.Context, id string) (*run, error) {
+// readRun returns a run of the caller's tenant, for action. Whether the caller may is
+// asked here only if there is none.
+func (r *Room) readRun(ctx context.Context, action, id string) (*run, error) {
 	x := &run{}
 	err := decode(r.db.QueryRow(ctx, `SELECT body FROM run WHERE tenant = $1 AND id = $2`, string(authz.From(ctx).Tenant), id), x)
 	if errors.Is(err, errAbsent) {
-		return nil, httpapi.NotFound("run")
+		return nil, r.gate.Absent(ctx, action, runResource(&run{Run: Run{ID: ident.Run(id), Tenant: authz.From(ctx).Tenant}}), "run")
 	}
 	return x, err
 }
@@ -117,7 +119,7 @@ func (r *Room) runView(ctx context.Context, x *run, status int) (*runReply, erro
 }
 
 func (r *Room) createRun(ctx context.Context, id string, o runOrder) (*runReply, error) {
-	p, err := r.readPipeline(ctx, id, 0)
+	p, err := r.readPipeline(ctx, "Pipeline::execute", id, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +191,7 @@ func (r *Room) listRuns(ctx context.Context, in *struct {
 	PathID
 	httpapi.Page
 }) (*runPage, error) {
-	p, err := r.readPipeline(ctx, in.ID, 0)
+	p, err := r.readPipeline(ctx, "Pipeline::read", in.ID, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -234,9 +236,9 @@ func (r *Room) listRuns(ctx context.Context, in *struct {
 }
 
 // cancelRun calls off every job of a run that has not ended; jobs that undo the
-// run's work go on.
+// run's work go on. When there are no others it refuses.
 func (r *Room) cancelRun(ctx context.Context, id, reason string) (*runReply, error) {
-	x, err := r.readRun(ctx, id)
+	x, err := r.readRun(ctx, "Pipeline::execute", id)
 	if err != nil {
 		return nil, err
 	}
@@ -284,6 +286,9 @@ func (r *Room) cancelRun(ctx context.Context, id, reason string) (*runReply, err
 			}
 			ended++
 		}
+		if ended == 0 && len(x.Undoing) > 0 {
+			return httpapi.Conflict("the run is undoing its work, which goes on to its end; a job that undoes can be cancelled by itself")
+		}
 		e, _, err := r.advance(tx, x.Tenant, x.ID, now)
 		ended += e
 		if err != nil {
@@ -302,7 +307,7 @@ func (r *Room) cancelRun(ctx context.Context, id, reason string) (*runReply, err
 // retryRun runs again what did not succeed or was undone, and what needs it, as
 // new jobs of the same run.
 func (r *Room) retryRun(ctx context.Context, id string) (*runReply, error) {
-	x, err := r.readRun(ctx, id)
+	x, err := r.readRun(ctx, "Pipeline::execute", id)
 	if err != nil {
 		return nil, err
 	}

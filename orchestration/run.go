@@ -48,10 +48,9 @@ type Undo struct {
 // A run is a Run with what only this room needs of it.
 type run struct {
 	Run
-	Env      map[string]string      `json:"env,omitempty"`
-	Steps    map[string][]spec.Step `json:"compensate,omitempty"` // by the job's name
-	Trace    string                 `json:"traceparent,omitempty"`
-	Stopping bool                   `json:"stopping,omitempty"` // someone called it off
+	Env   map[string]string      `json:"env,omitempty"`
+	Steps map[string][]spec.Step `json:"compensate,omitempty"` // by the job's name
+	Trace string                 `json:"traceparent,omitempty"`
 }
 
 func (r *run) about(twist string, now time.Time) event.About {

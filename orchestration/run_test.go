@@ -161,6 +161,7 @@ func TestWhatAFailedRunDidIsUndoneBackwardsAndOnce(t *testing.T) {
 		t.Fatalf("the run is %s and undoes %v", r.State, r.Undoing)
 	}
 	h.want(409, "POST", "/runs/r/retry", "", nil)
+	h.want(409, "POST", "/runs/r/cancel", "", nil)
 	var order []string
 	for i := 0; h.runState().Finished == nil && i < 9; i++ {
 		if n := h.room.live.Load(); n != 1 {

@@ -29,12 +29,12 @@ func (h handlers) explain(ctx context.Context, in *struct {
 }) (*struct{ Body explanation }, error) {
 	who := authz.From(ctx)
 	k := jobKey{who.Tenant, in.ID}
+	if err := h.gate.Pass(ctx, "Job::read", authz.Resource{Type: "Job", ID: string(in.ID), Tenant: who.Tenant}); err != nil {
+		return nil, err
+	}
 	need, err := h.room.heardOf(ctx, k)
 	if err != nil {
 		return nil, answered(err)
-	}
-	if err := h.gate.Pass(ctx, "Job::read", authz.Resource{Type: "Job", ID: string(in.ID), Tenant: who.Tenant}); err != nil {
-		return nil, err
 	}
 	p, err := h.room.find(ctx, k)
 	if errors.Is(err, errNoPlace) {

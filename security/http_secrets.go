@@ -155,7 +155,7 @@ func (r *Room) deleteSecret(ctx context.Context, in *struct {
 		return nil, err
 	}
 	if !there {
-		return nil, httpapi.NotFound("secret")
+		return nil, r.gate.Absent(ctx, "Secret::delete", secretResource(ctx, in.Name), "secret")
 	}
 	answer, err := r.gate.Ask(ctx, "Secret::delete", secretResource(ctx, in.Name), nil)
 	if err != nil {

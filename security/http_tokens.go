@@ -201,14 +201,15 @@ func (r *Room) revokeToken(ctx context.Context, in *struct {
 		sub, scopes string
 		expires     int64
 	)
+	resource := authz.Resource{Type: "Token", ID: in.ID, Tenant: me.Tenant}
 	err := r.db.QueryRow(ctx, `SELECT sub, scopes, expires_ms FROM token WHERE tenant = $1 AND id = $2`, string(me.Tenant), in.ID).Scan(&sub, &scopes, &expires)
 	if errors.Is(err, sqldb.ErrNoRows) {
-		return nil, httpapi.NotFound("token")
+		return nil, r.gate.Absent(ctx, "Token::revoke", resource, "token")
 	}
 	if err != nil {
 		return nil, err
 	}
-	answer, err := r.gate.Ask(ctx, "Token::revoke", authz.Resource{Type: "Token", ID: in.ID, Tenant: me.Tenant}, nil)
+	answer, err := r.gate.Ask(ctx, "Token::revoke", resource, nil)
 	if err != nil {
 		return nil, err
 	}

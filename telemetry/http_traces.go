@@ -49,12 +49,12 @@ func (r *Room) traces(ctx context.Context, in *tracesIn) (*tracesOut, error) {
 	if err != nil {
 		return nil, err
 	}
-	if in.Job != "" && !ident.Valid(in.Job) {
-		return nil, httpapi.NotFound("job")
-	}
 	tenant := authz.From(ctx).Tenant
 	if err := r.gate.Pass(ctx, "Telemetry::read", authz.Resource{Type: "Telemetry", ID: "traces", Tenant: tenant}); err != nil {
 		return nil, err
+	}
+	if in.Job != "" && !ident.Valid(in.Job) {
+		return nil, httpapi.NotFound("job")
 	}
 	rows, err := r.chunks(ctx, tenant, in, after)
 	if err != nil {

@@ -53,7 +53,7 @@ func (r *Room) Routes(api huma.API) {
 	huma.Register(api, httpapi.Again(create), r.create)
 	huma.Register(api, op(http.MethodGet, "/workers", "list-workers", "Workers, by id"), r.list)
 	huma.Register(api, op(http.MethodGet, "/workers/{id}", "get-worker", "A worker"), func(ctx context.Context, in *workerPath) (*workerReply, error) {
-		w, err := r.visible(ctx, in.ID)
+		w, err := r.visible(ctx, "Worker::read", in.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -65,11 +65,13 @@ func (r *Room) Routes(api huma.API) {
 	huma.Register(api, logs, r.logs)
 }
 
-// visible returns a worker of the caller's tenant.
-func (r *Room) visible(ctx context.Context, id string) (*worker, error) {
-	w, err := r.read(ctx, authz.From(ctx).Tenant, ident.Worker(id))
+// visible returns a worker of the caller's tenant, for action. Whether the caller may
+// is asked here only if there is none.
+func (r *Room) visible(ctx context.Context, action, id string) (*worker, error) {
+	t := authz.From(ctx).Tenant
+	w, err := r.read(ctx, t, ident.Worker(id))
 	if errors.Is(err, errAbsent) {
-		return nil, httpapi.NotFound("worker")
+		return nil, r.gate.Absent(ctx, action, r.resource(&worker{Worker: Worker{ID: ident.Worker(id), Tenant: t}}), "worker")
 	}
 	return w, err
 }
@@ -210,7 +212,7 @@ func sameRuntime(a, b spec.RuntimeSpec) bool {
 
 // remove ends a worker; one that has ended is answered as it is.
 func (r *Room) remove(ctx context.Context, in *workerPath) (*workerReply, error) {
-	w, err := r.visible(ctx, in.ID)
+	w, err := r.visible(ctx, "Worker::terminate", in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -277,7 +279,7 @@ func (r *Room) list(ctx context.Context, in *struct {
 }
 
 func (r *Room) logs(ctx context.Context, in *workerPath) (*huma.StreamResponse, error) {
-	w, err := r.visible(ctx, in.ID)
+	w, err := r.visible(ctx, "Worker::logs", in.ID)
 	if err != nil {
 		return nil, err
 	}

@@ -181,7 +181,9 @@ func (r *follower) follow(ctx context.Context) (state string, err error) {
 		case <-stop:
 			stop, deadline = nil, time.After(cancelTime)
 			r.interrupted()
-			if err := r.c.Call(look, "POST", "/runs/"+r.id+"/cancel", map[string]string{"reason": "interrupted"}, nil); err != nil {
+			err := r.c.Call(look, "POST", "/runs/"+r.id+"/cancel", map[string]string{"reason": "interrupted"}, nil)
+			var p *client.Problem
+			if err != nil && !(errors.As(err, &p) && p.Status == http.StatusConflict) { // it has just ended, or undoes its work
 				return "", r.lost(err)
 			}
 		case <-deadline:

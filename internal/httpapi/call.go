@@ -14,6 +14,7 @@ type call struct {
 	correlation string
 	trace       string
 	log         *slog.Logger
+	permits     []permit // what Gate.Ask allowed; the handler's goroutine's alone
 }
 
 type callKey struct{}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"fragua.dev/fragua/contract/authz"
+	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/internal/sqldb"
 )
 
@@ -21,8 +22,17 @@ type Gate struct {
 var met = map[string]bool{"limit_to_tenant": true}
 
 // Ask asks before something is written. A denial is committed here, and is a 403.
-// The event of a permit is the caller's to emit, in its own transaction.
+// The event of a permit is the caller's to emit, in its own transaction; when the
+// request is refused for another reason, and so has none, the handler keeps it.
 func (g Gate) Ask(ctx context.Context, action string, res authz.Resource, attrs map[string]any) (authz.Answer, error) {
+	a, err := g.ask(ctx, action, res, attrs)
+	if c := of(ctx); err == nil && c != nil {
+		c.permits = append(c.permits, permit{g.DB, a.Event})
+	}
+	return a, err
+}
+
+func (g Gate) ask(ctx context.Context, action string, res authz.Resource, attrs map[string]any) (authz.Answer, error) {
 	a := g.Decider.Decide(ctx, authz.Question{
 		Principal: authz.From(ctx), Action: action, Resource: res, Context: attrs,
 		TraceParent: TraceParent(ctx), Correlation: Correlation(ctx),
@@ -55,14 +65,33 @@ func (g Gate) Pass(ctx context.Context, action string, res authz.Resource) error
 
 // Passed is Pass for those who need the decision.
 func (g Gate) Passed(ctx context.Context, action string, res authz.Resource) (authz.Answer, error) {
-	a, err := g.Ask(ctx, action, res, nil)
+	a, err := g.ask(ctx, action, res, nil)
 	if err != nil {
 		return a, err
 	}
-	if err := g.DB.Write(ctx, func(tx *sqldb.Tx) error { return tx.Emit(a.Event) }); err != nil {
-		return a, fmt.Errorf("keep a decision: %w", err)
+	return a, permit{g.DB, a.Event}.keep(ctx)
+}
+
+// Absent asks about what is not there, and answers 404 to who may do this, and 403 to
+// others: they do not learn which names are taken.
+func (g Gate) Absent(ctx context.Context, action string, res authz.Resource, what string) error {
+	if err := g.Pass(ctx, action, res); err != nil {
+		return err
 	}
-	return a, nil
+	return NotFound(what)
+}
+
+// A permit is a decision whose event is kept in db.
+type permit struct {
+	db    *sqldb.DB
+	event event.Event
+}
+
+func (p permit) keep(ctx context.Context) error {
+	if err := p.db.Write(ctx, func(tx *sqldb.Tx) error { return tx.Emit(p.event) }); err != nil {
+		return fmt.Errorf("keep a decision: %w", err)
+	}
+	return nil
 }
 
 func denied(a authz.Answer, reason string) error {

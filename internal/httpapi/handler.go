@@ -77,6 +77,9 @@ const (
 	maxToken = 8 << 10
 )
 
+// keepTime bounds how long a decision about a refused request waits for the disk.
+const keepTime = 10 * time.Second
+
 type handler struct {
 	Options
 	next http.Handler
@@ -180,7 +183,24 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	defer func() {
+		if out.status == 0 || out.status >= http.StatusBadRequest { // 0: it panics
+			h.keep(ctx, c)
+		}
+	}()
 	h.next.ServeHTTP(out, r.WithContext(ctx))
+}
+
+// keep commits what was decided for a request that came to nothing. What was
+// committed all the same bears the same id, and is taken for a repetition.
+func (h *handler) keep(ctx context.Context, c *call) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepTime)
+	defer cancel()
+	for _, p := range c.permits {
+		if err := p.keep(ctx); err != nil {
+			h.Log.LogAttrs(ctx, slog.LevelError, "the audit lacks a decision about a request that was not done", slog.String("correlation", c.correlation), slog.Any("error", err))
+		}
+	}
 }
 
 // bounds are when the connection gives up reading and writing: after the handler's

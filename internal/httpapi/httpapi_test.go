@@ -272,7 +272,10 @@ func TestCorrelationAndTrace(t *testing.T) {
 }
 
 func TestDecisionsAreKept(t *testing.T) {
-	for target, want := range map[string]string{"/things/denied": "AuthorizationDenied", "/things/passed": "AuthGranted"} {
+	for target, want := range map[string]string{
+		"/things/denied": "AuthorizationDenied", "/things/passed": "AuthGranted", "/things/done": "AuthGranted",
+		"/things/refused": "AuthGranted", "/things/dropped": "AuthGranted",
+	} {
 		s := serve(t)
 		s.do("GET", target, "", "X-Correlation-Id", "cor-1")
 		rows, err := s.db.Outbox(t.Context(), 0, 10)

@@ -165,6 +165,18 @@ func serve(t testing.TB, change ...func(*Options)) *server {
 				return nil, ctx.Err()
 			case "panic":
 				panic("secret detail")
+			case "done", "refused", "dropped":
+				g := Gate{decider{authz.Answer{Permit: true}}, db}
+				a, err := g.Ask(ctx, "Thing::write", authz.Resource{}, nil)
+				switch {
+				case err != nil:
+					return nil, err
+				case in.ID == "refused":
+					return nil, Conflict("it is there")
+				case in.ID == "dropped":
+					panic("after a decision")
+				}
+				return &struct{ Body map[string]string }{}, db.Write(ctx, func(tx *sqldb.Tx) error { return tx.Emit(a.Event) })
 			case "denied":
 				return nil, Gate{decider{authz.Answer{Reason: "scope thing:read is missing"}}, db}.Pass(ctx, "Thing::read", authz.Resource{})
 			case "passed":
