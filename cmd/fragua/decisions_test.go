@@ -62,7 +62,9 @@ func TestCallsThatComeToNothingAreDecided(t *testing.T) {
 	if status, b := call(owner, "POST", "/tokens", `{"scopes":["event:read"]}`); status != http.StatusCreated || json.Unmarshal(b, &minted) != nil {
 		t.Fatalf("a token: %d %s", status, b)
 	}
-	var api struct{ Paths map[string]map[string]json.RawMessage }
+	var api struct {
+		Paths map[string]map[string]json.RawMessage
+	}
 	if _, b := call(owner, "GET", "/openapi.json", ""); json.Unmarshal(b, &api) != nil {
 		t.Fatalf("the API: %s", b)
 	}
