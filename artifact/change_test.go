@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"fragua.dev/fragua/contract/artifacts"
+	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/contract/spec"
 	"fragua.dev/fragua/internal/blob"
 )
@@ -35,6 +36,37 @@ func TestPromoteSaysItOnceForEachEnvironment(t *testing.T) {
 		h.want(422, "POST", "/artifacts/r/a/1/promote", body)
 	}
 	h.want(404, "POST", "/artifacts/r/none/1/promote", `{"env":"test"}`)
+}
+
+// TestWhatIsMadeAnewIsSaidAnew deletes an artifact, and makes one of the same name and
+// content: what is said of the two must not pass for repetition.
+func TestWhatIsMadeAnewIsSaidAnew(t *testing.T) {
+	h := newHouse(t)
+	for range 2 {
+		h.keep("r|a|1", "content")
+		h.want(200, "POST", "/artifacts/r/a/1/promote", `{"env":"test"}`)
+		h.want(200, "DELETE", "/artifacts/r/a/1", "")
+	}
+	ids := map[string]map[ident.Event]bool{"ArtifactUploaded": {}, "ArtifactPromoted": {}}
+	for _, e := range h.said.All() {
+		if of := ids[e.Type]; of != nil {
+			of[e.ID] = true
+		}
+	}
+	for typ, of := range ids {
+		if len(of) != 2 {
+			t.Errorf("%s has the ids %v, want two", typ, of)
+		}
+	}
+}
+
+func TestRangesOfVersionsAreSemantic(t *testing.T) {
+	h := newHouse(t)
+	h.keep("r|a|1", "content")
+	for constraint, status := range map[string]int{"": 200, "^1.2": 200, ">=1.0, <2.0": 200, "1.x": 200, "not semver": 422, "^": 422} {
+		body := fmt.Sprintf(`{"items":[{"from":{"repository":"r","name":"a","version":"1"},"to":[],"constraint":%q}]}`, constraint)
+		h.want(status, "PUT", "/artifacts/r/a/1/dependencies", body)
+	}
 }
 
 func TestADamagedContentIsFoundAndNotPromoted(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/Masterminds/semver/v3"
 	"github.com/danielgtaylor/huma/v2"
 
 	"fragua.dev/fragua/contract/artifacts"
@@ -249,7 +250,7 @@ func (r *Room) promote(ctx context.Context, in *struct {
 		if !a.promote(in.Body.Env) {
 			return nil, nil
 		}
-		return []event.Event{event.ArtifactPromoted.Event(about(ctx, a, in.Body.Env, now), event.ArtifactMoved{Ref: a.ArtifactRef, Env: in.Body.Env})}, nil
+		return []event.Event{event.ArtifactPromoted.Event(about(ctx, a, in.Body.Env+"."+a.times(), now), event.ArtifactMoved{Ref: a.ArtifactRef, Env: in.Body.Env})}, nil
 	})
 }
 
@@ -348,6 +349,9 @@ func (r *Room) depend(ctx context.Context, in *struct {
 		at := fmt.Sprintf("items[%d]", i)
 		if d.From != ref.ref() {
 			faults = append(faults, spec.Fault{Path: at + ".from", Message: "want the artifact of the path"})
+		}
+		if _, err := semver.NewConstraint(d.Constraint); d.Constraint != "" && err != nil {
+			faults = append(faults, spec.Fault{Path: at + ".constraint", Message: "want a range of semantic versions, such as ^1.2 or >=1.0, <2.0"})
 		}
 		for k, to := range d.To {
 			if to == ref.ref() {

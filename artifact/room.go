@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -83,7 +84,7 @@ type Artifact struct {
 type Dependency struct {
 	From       spec.ArtifactRef   `json:"from"`
 	To         []spec.ArtifactRef `json:"to" maxItems:"256" nullable:"false"`
-	Constraint string             `json:"constraint,omitempty" maxLength:"256" doc:"A range of semantic versions"`
+	Constraint string             `json:"constraint,omitempty" maxLength:"256" doc:"A range of semantic versions, such as ^1.2 or >=1.0, <2.0"`
 }
 
 // Open opens the room on its database and its folder of contents.
@@ -184,6 +185,10 @@ func save(tx *sqldb.Tx, a *Artifact) error {
 	return err
 }
 
+// times tells what happens to a from what happened to one of the same name, which was
+// deleted.
+func (a *Artifact) times() string { return strconv.FormatInt(a.Created.UnixMicro(), 36) }
+
 func about(ctx context.Context, a *Artifact, twist string, now time.Time) event.About {
 	return event.About{
 		Tenant: a.Tenant, Key: a.ArtifactRef.String(), Twist: twist,
@@ -237,7 +242,7 @@ func (r *Room) enter(ctx context.Context, a *Artifact, in *blob.Incoming, facts 
 		if err := save(tx, a); err != nil {
 			return err
 		}
-		fact := event.ArtifactUploaded.Event(about(ctx, a, a.sum[:16], a.Created), event.ArtifactKept{Ref: a.ArtifactRef, Checksum: a.Checksum, Size: a.Size})
+		fact := event.ArtifactUploaded.Event(about(ctx, a, a.sum[:16]+"."+a.times(), a.Created), event.ArtifactKept{Ref: a.ArtifactRef, Checksum: a.Checksum, Size: a.Size})
 		return tx.Emit(append(facts, fact)...)
 	})
 	return kept, fresh, err

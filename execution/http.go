@@ -23,7 +23,7 @@ type (
 	execOrder struct {
 		Exec      ident.Exec        `json:"exec_id,omitempty" maxLength:"128" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]*$" doc:"Made by the platform unless given"`
 		Step      ident.Step        `json:"step_id" maxLength:"128" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]*$" doc:"The same again starts nothing, and answers the same execution"`
-		Job       ident.Job         `json:"job_id,omitempty" maxLength:"128" doc:"A running job, on whose worker the command runs"`
+		Job       ident.Job         `json:"job_id,omitempty" maxLength:"128" doc:"A running job, on whose worker the command runs; beside the worker_id of one without a job a label"`
 		Worker    ident.Worker      `json:"worker_id,omitempty" maxLength:"128" doc:"A worker that POST /workers made, in the place of a job's"`
 		Name      string            `json:"name,omitempty" maxLength:"128"`
 		Command   []string          `json:"command" minItems:"1" maxItems:"4096" nullable:"false"`
@@ -175,20 +175,36 @@ func (r *Room) same(ctx context.Context, old execution, asked execOrder) (*execR
 	return &execReply{Status: http.StatusOK, Body: old.Execution}, nil
 }
 
-// place finds the worker that an order is for.
+// place finds the worker that an order is for. A worker without a job may be told one
+// as a label; not one that is or was a job's, whose story would go on after its end.
 func (r *Room) place(ctx context.Context, t ident.Tenant, o execOrder) (address string, w ident.Worker, job ident.Job, attempt int, err error) {
-	if o.Worker != "" {
-		address, err := r.addressOf(ctx, t, o.Worker)
-		return address, o.Worker, "", 0, err
+	if a := r.runs(t, o.Job); a != nil && (o.Worker == "" || o.Worker == a.Start.Worker) {
+		return a.Start.Address, a.Start.Worker, o.Job, a.Start.Attempt, nil
 	}
+	known := o.Worker == ""
+	if !known && o.Job != "" {
+		err := r.db.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM attempt WHERE tenant = $1 AND job = $2)`, string(t), string(o.Job)).Scan(&known)
+		if err != nil {
+			return "", "", "", 0, err
+		}
+	}
+	if known {
+		return "", "", "", 0, absent("running job")
+	}
+	address, err = r.addressOf(ctx, t, o.Worker)
+	return address, o.Worker, "", 0, err
+}
+
+// runs returns the attempt of a job that is at work; nil if there is none.
+func (r *Room) runs(t ident.Tenant, job ident.Job) *attempt {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for k, w := range r.attempts {
-		if k.tenant == t && k.job == o.Job {
-			return w.a.Start.Address, w.a.Start.Worker, o.Job, k.attempt, nil
+		if k.tenant == t && k.job == job {
+			return w.a
 		}
 	}
-	return "", "", "", 0, absent("running job")
+	return nil
 }
 
 // heardTime bounds how long a worker is waited for that was made a moment ago, and of

@@ -472,6 +472,35 @@ func TestExecTellsWhatItFollowsFrom(t *testing.T) {
 	}
 }
 
+// TestACommandIsNoPartOfAJobThatRunsElsewhere asks a worker without a job for a command
+// under the names of jobs.
+func TestACommandIsNoPartOfAJobThatRunsElsewhere(t *testing.T) {
+	b := newBench(t, nil)
+	made := event.WorkerMade{Worker: "wrk_2", Address: "here"}
+	if err := b.lone(t.Context(), event.WorkerCreated.Event(event.About{Tenant: "acme", Key: "wrk_2", At: time.Now()}, made), made); err != nil {
+		t.Fatal(err)
+	}
+	b.start(spec.Job{Command: []string{"make"}})
+	begin, err := event.StepStarted.Read(b.hear(event.StepStarted.Subject))
+	if err != nil {
+		t.Fatal(err)
+	}
+	order := func(step, worker string, job ident.Job) map[string]any {
+		return map[string]any{"step_id": step, "worker_id": worker, "job_id": job, "command": []string{"ls"}}
+	}
+	if code := b.call("/exec", order("a", "wrk_2", begin.Job), nil); code != http.StatusNotFound {
+		t.Errorf("while the job runs on another worker: %d", code)
+	}
+	b.w.end(begin.Exec)
+	b.hear(event.StepCompleted.Subject)
+	if code := b.call("/exec", order("b", "wrk_2", begin.Job), nil); code != http.StatusNotFound {
+		t.Errorf("after the job has ended: %d", code)
+	}
+	if code := b.call("/exec", order("c", "wrk_2", "a-label"), nil); code != http.StatusCreated {
+		t.Errorf("under a name that no job has: %d", code)
+	}
+}
+
 // TestTooManyReaders refuses a reader of a log for whom there is no place.
 func TestTooManyReaders(t *testing.T) {
 	b := newBench(t, nil)

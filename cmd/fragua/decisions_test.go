@@ -68,6 +68,13 @@ func TestCallsThatComeToNothingAreDecided(t *testing.T) {
 	if _, b := call(owner, "GET", "/openapi.json", ""); json.Unmarshal(b, &api) != nil {
 		t.Fatalf("the API: %s", b)
 	}
+	before := decisions(t, call, owner)
+	if status, b := call(owner, "POST", "/tokens", `{"scopes":["job:read"],"ttl_ms":315360000000}`); status != http.StatusForbidden {
+		t.Errorf("a token that lives longer than its maker's: %d %.200s", status, b)
+	}
+	if n := decisions(t, call, owner) - before; n != 1 { // of reading the trail
+		t.Errorf("a token that was denied left %d permits", n-1)
+	}
 	const pipeline = `{"spec":{"name":"n","jobs":{"a":{"command":["true"]}}}}`
 	another := strings.Replace(pipeline, "true", "false", 1)
 	for _, c := range []struct {

@@ -8,10 +8,12 @@ import (
 	"strings"
 
 	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/parser"
 	"github.com/spf13/cobra"
 
 	"fragua.dev/fragua/contract/authz"
 	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/internal/yamlwords"
 	"fragua.dev/fragua/security"
 )
 
@@ -123,7 +125,11 @@ func readCases(file string) ([]policyCase, error) {
 	var in struct {
 		Cases []policyCase `yaml:"cases"`
 	}
-	if err := yaml.UnmarshalWithOptions(text, &in, yaml.Strict()); err != nil {
+	parsed, err := parser.Parse(yamlwords.Split(string(text)), 0)
+	if err == nil && len(parsed.Docs) > 0 && parsed.Docs[0].Body != nil {
+		err = yaml.NodeToValue(parsed.Docs[0].Body, &in, yaml.Strict())
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	var faults []error

@@ -18,6 +18,7 @@ const (
 	MaxEnvBytes  = 256 << 10   // of all names and values of one map
 	MaxArgBytes  = 1<<17 - 1   // of one argument or value: Linux's MAX_ARG_STRLEN
 	MaxArgvBytes = 1 << 20     // of all arguments of one command
+	MaxJobBytes  = 768 << 10   // of all texts of a job: with the environment of its run it fits into one event, however it is escaped
 	MaxEdges     = 20_000      // of all needs of a pipeline
 	MaxTimeoutMS = 604_800_000 // a week
 	MaxBackoffMS = 86_400_000  // a day
@@ -65,6 +66,7 @@ func (j Job) validate(f *faults, at string) {
 		argv(f, at+"command", j.Command)
 	}
 	steps(f, at+"steps", j.Steps)
+	small(f, strings.TrimSuffix(at, "."), j.Env, j.Command, j.Steps)
 	text(f, at+"image", j.Image, 512)
 	quota(f, at+"resources", j.Resources)
 	upTo(f, at+"timeout_ms", j.TimeoutMS, MaxTimeoutMS)
@@ -141,6 +143,27 @@ func steps(f *faults, at string, all []Step) {
 		upTo(f, p+".timeout_ms", s.TimeoutMS, MaxTimeoutMS)
 		upTo(f, p+".retries", int64(s.Retries), MaxRetries)
 		upTo(f, p+".retry_backoff_ms", s.RetryBackoffMS, MaxBackoffMS)
+	}
+}
+
+// small bounds all that a job says in its own words. What else it holds is small.
+func small(f *faults, at string, vars map[string]string, command []string, all []Step) {
+	total := 0
+	count := func(command []string, vars map[string]string) {
+		for _, a := range command {
+			total += len(a)
+		}
+		for name, v := range vars {
+			total += len(name) + len(v)
+		}
+	}
+	count(command, vars)
+	for _, s := range all {
+		total += len(s.Name) + len(s.Run)
+		count(s.Command, s.Env)
+	}
+	if total > MaxJobBytes {
+		f.add(at, "%d bytes of commands, scripts and variables; at most %d: bring long ones as files", total, MaxJobBytes)
 	}
 }
 
@@ -229,6 +252,7 @@ func (p Pipeline) Validate() []Fault {
 			f.add(at+"compensate", "at most 100 steps")
 		}
 		steps(&f, at+"compensate", j.Compensate)
+		small(&f, at+"compensate", j.Env, nil, j.Compensate)
 		edges += len(j.Needs)
 		for i, need := range j.Needs {
 			need, where := need, fmt.Sprintf("%sneeds[%d]", at, i)

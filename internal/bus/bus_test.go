@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/fstest"
@@ -15,6 +17,7 @@ import (
 
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/contract/spec"
 	"fragua.dev/fragua/internal/bus"
 	"fragua.dev/fragua/internal/sqldb"
 )
@@ -244,6 +247,50 @@ func TestTailResumesWhereItEnded(t *testing.T) {
 	if err := s.Tail(t.Context(), nil, "b1", true, nil); !errors.Is(err, bus.ErrPlace) {
 		t.Errorf("a wrong place: %v", err)
 	}
+}
+
+// TestLargeEventsArePublished has the largest job that passes validation be heard, however
+// its text is escaped, and what is too large hold up nobody.
+func TestLargeEventsArePublished(t *testing.T) {
+	db := openDB(t, filepath.Join(t.TempDir(), "a.db"))
+	s := openStream(t, bus.StreamConfig{Rooms: bus.Rooms})
+	start(t, bus.Config{Stream: s}, db)
+	large := func(id string, env, steps int) event.Event {
+		j := spec.Job{Env: map[string]string{}}
+		for i := 0; env > 0; i, env = i+1, env-1000 {
+			j.Env[fmt.Sprintf("V%03d", i)] = strings.Repeat("&", 1000)
+		}
+		for ; steps > 0; steps -= 100_000 {
+			j.Steps = append(j.Steps, spec.Step{Run: strings.Repeat("\x01", min(steps, 100_000))})
+		}
+		if faults := j.Validate(); len(faults) > 0 && !strings.Contains(id, "too") {
+			t.Fatalf("%s: %v", id, faults)
+		}
+		return event.JobRequested.Event(event.About{Tenant: "acme", Key: id, Twist: "1", At: time.Now()}, event.JobRequest{Job: ident.Job(id), Spec: j, Attempt: 1})
+	}
+	events := []event.Event{
+		large("the largest", 200_000, spec.MaxJobBytes-230_000),
+		large("and too much env of its run", 2*spec.MaxEnvBytes, spec.MaxJobBytes),
+		large("too large", 0, 4<<20),
+		requested(1),
+	}
+	for _, e := range events {
+		emit(t, db, e)
+	}
+	var got []ident.Event
+	enough := errors.New("enough")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	err := s.Tail(ctx, []string{"ci.job.>"}, "0", true, func(_ string, e event.Event) error {
+		if got = append(got, e.ID); len(got) == 3 {
+			return enough
+		}
+		return nil
+	})
+	if want := []ident.Event{events[0].ID, events[1].ID, events[3].ID}; !errors.Is(err, enough) || !slices.Equal(got, want) {
+		t.Errorf("heard %s, %v", got, err)
+	}
+	eventually(t, "the outbox is empty", func() bool { return outbox(t, db) == 0 })
 }
 
 func TestAReaderFromOutsideMayNotSpeak(t *testing.T) {

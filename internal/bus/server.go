@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	maxPayload   = 8 << 20 // bytes of one event
+	maxPayload   = 16 << 20 // bytes of one event; see spec.MaxJobBytes
 	startTimeout = 20 * time.Second
 	busMemory    = 64 << 20 // bytes, of the server within
 	busStore     = 8 << 30

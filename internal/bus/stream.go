@@ -26,6 +26,7 @@ const (
 	maxUnacked   = 4096             // publishes that JetStream has not acknowledged
 	ackTime      = 5 * time.Second
 	dialTime     = 5 * time.Second
+	headerRoom   = 1 << 10         // bytes of a message's headers, which count as its payload
 	beforeSplit  = 3 * dedupWindow // what is repeated within the window is not stored again
 	fromHeader   = "Fragua-From"   // the process that published
 )
@@ -196,10 +197,16 @@ func (s *Stream) publish(ctx context.Context, row sqldb.Row, entry event.Entry, 
 	msg := &nats.Msg{Subject: entry.Subject, Data: row.Body, Header: nats.Header{
 		nats.MsgIdHdr: {string(row.Event.ID)}, fromHeader: {s.cfg.Process},
 	}}
-	if entry.Keep == event.KeepNothing || len(row.Body) > maxPayload {
+	if entry.Keep == event.KeepNothing {
 		if err := s.conn.PublishMsg(msg); err != nil {
 			s.cfg.Log.Debug("event not published", "event", row.Event.ID, "error", err)
 		}
+		done()
+		return
+	}
+	if limit := min(s.conn.MaxPayload(), maxPayload) - headerRoom; int64(len(row.Body)) > limit {
+		// It would never be taken, and hold up all that come after it.
+		s.cfg.Log.Error("an event is larger than the bus takes, and is not published: raise max_payload of the NATS server", "event", row.Event.ID, "bytes", len(row.Body), "most", limit)
 		done()
 		return
 	}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"fragua.dev/fragua/contract/authz"
 	"fragua.dev/fragua/contract/event"
+	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/internal/sqldb"
 )
 
@@ -27,7 +29,7 @@ var met = map[string]bool{"limit_to_tenant": true}
 func (g Gate) Ask(ctx context.Context, action string, res authz.Resource, attrs map[string]any) (authz.Answer, error) {
 	a, err := g.ask(ctx, action, res, attrs)
 	if c := of(ctx); err == nil && c != nil {
-		c.permits = append(c.permits, permit{g.DB, a.Event})
+		c.permits = append(c.permits, permit{g.DB, a.DecisionID, a.Event})
 	}
 	return a, err
 }
@@ -49,8 +51,11 @@ func (g Gate) ask(ctx context.Context, action string, res authz.Resource, attrs 
 }
 
 // Deny commits a denial and answers 403. Rooms call it by themselves where they
-// find a reason that no policy can know.
+// find a reason that no policy can know: it takes the place of the permit of its id.
 func (g Gate) Deny(ctx context.Context, a authz.Answer) error {
+	if c := of(ctx); c != nil {
+		c.permits = slices.DeleteFunc(c.permits, func(p permit) bool { return p.id == a.DecisionID })
+	}
 	if err := g.DB.Write(ctx, func(tx *sqldb.Tx) error { return tx.Emit(a.Event) }); err != nil {
 		return fmt.Errorf("keep a denial: %w", err)
 	}
@@ -69,7 +74,7 @@ func (g Gate) Passed(ctx context.Context, action string, res authz.Resource) (au
 	if err != nil {
 		return a, err
 	}
-	return a, permit{g.DB, a.Event}.keep(ctx)
+	return a, permit{g.DB, a.DecisionID, a.Event}.keep(ctx)
 }
 
 // Absent asks about what is not there, and answers 404 to who may do this, and 403 to
@@ -84,6 +89,7 @@ func (g Gate) Absent(ctx context.Context, action string, res authz.Resource, wha
 // A permit is a decision whose event is kept in db.
 type permit struct {
 	db    *sqldb.DB
+	id    ident.Decision
 	event event.Event
 }
 

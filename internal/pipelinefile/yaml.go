@@ -8,9 +8,10 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
+
+	"fragua.dev/fragua/internal/yamlwords"
 )
 
 // A stop is a fault after which nothing more can be read.
@@ -31,7 +32,7 @@ func readYAML(src []byte) (n *node, err error) {
 			n, err = nil, stopf(pos{1, 1}, "this is not YAML that can be read")
 		}
 	}()
-	tokens := lexer.Tokenize(string(src))
+	tokens := yamlwords.Split(string(src))
 	if err := tooMuch(tokens); err != nil {
 		return nil, err
 	}
