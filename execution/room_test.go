@@ -418,7 +418,7 @@ func TestAWorkerThatFallsSilentIsLost(t *testing.T) {
 		time.Sleep((maySilent+1)*renewEvery + drain + time.Second)
 		synctest.Wait()
 		d, _ := event.StepFailed.Read(b.hear(event.StepFailed.Subject))
-		if d.Code != codeLost || d.Message != errSilent.Error() {
+		if d.Code != codeLost || d.Message != errSilent.Error() || d.Exec == "" || d.Result.StdoutRef.ExecID != string(d.Exec) {
 			t.Errorf("%+v", d)
 		}
 		b.Close()

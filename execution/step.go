@@ -65,7 +65,7 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 		o, logs = w.remains(o)
 		return o, logs, nil
 	}
-	o.started, o.exec = x.Started, x.Exec
+	o.started, o.exec, o.result = x.Started, x.Exec, spec.NewResult(string(x.Exec), -1)
 	running := w.room.register(begunBy(a, x))
 	if x.State != agentapi.Started && int64(len(x.Log)) == x.LogBytes { // a short step: that was all
 		logs, err := w.room.keep(w.ctx, a.Tenant, x)

@@ -68,8 +68,17 @@ func (r *Room) runRoutes(api huma.API) {
 		}
 		return r.cancelRun(ctx, in.ID, reason)
 	})
-	huma.Register(api, operation(http.MethodPost, "/runs/{id}/retry", "retry-run", "Run again what failed, and what depends on it", "runs"), func(ctx context.Context, in *PathID) (*runReply, error) {
-		return r.retryRun(ctx, in.ID)
+	huma.Register(api, operation(http.MethodPost, "/runs/{id}/retry", "retry-run", "Run again what failed, and what depends on it", "runs"), func(ctx context.Context, in *struct {
+		PathID
+		Body *struct {
+			After int `json:"attempts,omitempty" minimum:"1" doc:"Of the run as it was seen. When it has been tried again since, it is answered as it is: so the same call may be made twice"`
+		}
+	}) (*runReply, error) {
+		after := 0
+		if in.Body != nil {
+			after = in.Body.After
+		}
+		return r.retryRun(ctx, in.ID, after)
 	})
 }
 
@@ -305,8 +314,8 @@ func (r *Room) cancelRun(ctx context.Context, id, reason string) (*runReply, err
 }
 
 // retryRun runs again what did not succeed or was undone, and what needs it, as
-// new jobs of the same run.
-func (r *Room) retryRun(ctx context.Context, id string) (*runReply, error) {
+// new jobs of the same run, after its try of that number or, for 0, its last.
+func (r *Room) retryRun(ctx context.Context, id string, after int) (*runReply, error) {
 	x, err := r.readRun(ctx, "Pipeline::execute", id)
 	if err != nil {
 		return nil, err
@@ -315,7 +324,13 @@ func (r *Room) retryRun(ctx context.Context, id string) (*runReply, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.full(func() error { return errAbsent }); err != nil { // no retry of a run is a repeat
+	earlier := func() error {
+		if after > 0 && x.Attempts > after {
+			return nil
+		}
+		return errAbsent
+	}
+	if err := r.full(earlier); err != nil {
 		return nil, err
 	}
 	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
@@ -323,6 +338,12 @@ func (r *Room) retryRun(ctx context.Context, id string) (*runReply, error) {
 		var err error
 		if x, err = loadRun(tx, x.Tenant, x.ID); err != nil {
 			return err
+		}
+		if after > 0 && x.Attempts > after {
+			return tx.Emit(answer.Event)
+		}
+		if after > x.Attempts {
+			return httpapi.Conflict(fmt.Sprintf("the run is at its try %d", x.Attempts))
 		}
 		if x.Finished == nil {
 			return httpapi.Conflict("the run has not ended")

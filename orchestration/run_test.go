@@ -2,6 +2,7 @@ package orchestration
 
 import (
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -209,6 +210,28 @@ func TestARunThatIsCalledOffEndsAllItsJobs(t *testing.T) {
 	must(h, event.WorkerTerminated, h.member("b"), event.WorkerEnd{Worker: "w1", Job: h.member("b"), Attempt: 1})
 	if j := h.job(h.member("b")); j.State != Cancelled {
 		t.Errorf("b is %s", j.State)
+	}
+}
+
+// TestARetryOfANamedTryIsOne asks for it by many at once, and again when that try has
+// failed, too.
+func TestARetryOfANamedTryIsOne(t *testing.T) {
+	h, _ := aRun(t, `"a":{"command":["false"]}`)
+	h.do("a", false)
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() { h.want(200, "POST", "/runs/r/retry", `{"attempts":1}`, nil) })
+	}
+	wg.Wait()
+	h.do("a", false)
+	h.want(200, "POST", "/runs/r/retry", `{"attempts":1}`, nil)
+	if r := h.runState(); r.State != Failed || r.Attempts != 2 {
+		t.Errorf("the run is %s in its try %d", r.State, r.Attempts)
+	}
+	h.want(409, "POST", "/runs/r/retry", `{"attempts":3}`, nil)
+	h.want(200, "POST", "/runs/r/retry", `{"attempts":2}`, nil)
+	if r := h.runState(); r.Attempts != 3 || r.Finished != nil {
+		t.Errorf("the run is %s in its try %d", r.State, r.Attempts)
 	}
 }
 
