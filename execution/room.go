@@ -188,15 +188,10 @@ func (r *Room) call(t ident.Tenant, job ident.Job, n int, code, reason string) e
 	k := key{t, job, n}
 	r.mu.Lock()
 	w := r.attempts[k]
-	i := slices.IndexFunc(r.left, func(a *attempt) bool { return a.key() == k })
-	var left *attempt
-	if w == nil && i >= 0 && code == codeLost {
-		left = r.left[i]
+	if i := slices.IndexFunc(r.left, func(a *attempt) bool { return a.key() == k }); w == nil && i >= 0 && code == codeLost {
+		w = r.beginLocked(r.left[i])
 	}
 	r.mu.Unlock()
-	if left != nil {
-		w = r.begin(left)
-	}
 	if w != nil {
 		w.end(code, reason)
 	}
@@ -234,9 +229,16 @@ func (r *Room) started(ctx context.Context, e event.Event, d event.JobStart) err
 
 // begin starts to work on an attempt, unless that is being done.
 func (r *Room) begin(a *attempt) *work {
-	k := a.key()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.beginLocked(a)
+}
+
+// beginLocked is begin for who holds mu. What was left of the attempt is taken up by
+// that, and must not be once more: it ends only once.
+func (r *Room) beginLocked(a *attempt) *work {
+	k := a.key()
+	r.left = slices.DeleteFunc(r.left, func(l *attempt) bool { return l.key() == k })
 	if w := r.attempts[k]; w != nil {
 		return w
 	}
@@ -319,11 +321,10 @@ func saveAttempt(tx *sqldb.Tx, a *attempt) error {
 
 // Run takes up what an earlier process was doing, and waits for ctx to end.
 func (r *Room) Run(ctx context.Context) error {
-	for _, a := range r.left {
-		r.begin(a)
-	}
 	r.mu.Lock()
-	r.left = nil
+	for len(r.left) > 0 {
+		r.beginLocked(r.left[0])
+	}
 	r.mu.Unlock()
 	if err := r.resumeExecs(ctx); err != nil {
 		return err

@@ -355,6 +355,44 @@ func TestALogIsFoundWhileItsJobIsTakenUp(t *testing.T) {
 	})
 }
 
+// TestAnAttemptThatWasLeftEndsOnce has the event that began an attempt come again after a
+// restart, before the room takes up what was left: it is taken up by that.
+func TestAnAttemptThatWasLeftEndsOnce(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		inDir := func(c *Config) { c.Dir = dir }
+		b := newBench(t, inDir)
+		b.start(spec.Job{Command: []string{"make"}})
+		began, _ := event.StepStarted.Read(b.hear(event.StepStarted.Subject))
+		b.Close()
+		b = newBench(t, inDir)
+		b.start(spec.Job{Command: []string{"make"}})
+		synctest.Wait()
+		b.w.end(began.Exec)
+		b.hear(event.StepCompleted.Subject)
+		synctest.Wait()
+		if err := b.Room.call("acme", began.Job, began.Attempt, codeLost, "its worker has ended"); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		over := make(chan error)
+		go func() { over <- b.Run(ctx) }()
+		synctest.Wait()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		cancel()
+		<-over
+		b.Close()
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for _, e := range b.said {
+			if e.Subject == event.StepFailed.Subject {
+				t.Errorf("it ended once more: %s", e.Data)
+			}
+		}
+	})
+}
+
 // TestWhatWasKeptOfAStepIsTold ends a worker together with the process that followed its
 // step: what that one had of the log is all that there is.
 func TestWhatWasKeptOfAStepIsTold(t *testing.T) {
