@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"fragua.dev/fragua/contract/agentapi"
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/contract/identity"
+	"fragua.dev/fragua/internal/scratch"
 )
 
 // job is what this process is the worker of.
@@ -26,8 +28,9 @@ type job struct {
 	boss    int // the process that gives orders
 	lease   time.Duration
 	timer   *time.Timer
-	expired chan struct{} // closed when the lease has run out
-	over    chan struct{} // closed when the job is being ended
+	expired chan struct{}  // closed when the lease has run out
+	over    chan struct{}  // closed when the job is being ended
+	made    [2]fs.FileInfo // workspace and temp, as they were
 
 	mu      sync.Mutex
 	closing bool
@@ -46,10 +49,15 @@ func newJob(o agentapi.Order, roots *x509.CertPool, log *slog.Logger) (*job, err
 		order: o, log: log, boss: os.Getppid(), tls: identity.Server(cert.TLS(), roots, o.Client), lease: time.Duration(o.LeaseMS) * time.Millisecond,
 		expired: make(chan struct{}), over: make(chan struct{}), steps: map[ident.Step]*run{}, execs: map[ident.Exec]*run{},
 	}
-	for _, d := range []string{j.workspace(), j.temp()} { // which may be there, as close left them
+	for i, d := range []string{j.workspace(), j.temp()} { // which may be there, as close left them
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, err
 		}
+		info, err := os.Lstat(d)
+		if err != nil {
+			return nil, err
+		}
+		j.made[i] = info
 	}
 	j.expires = time.Now().Add(j.lease)
 	j.timer = time.AfterFunc(j.lease, j.expire)
@@ -121,10 +129,10 @@ func (j *job) close(grace time.Duration) bool {
 	for _, r := range running {
 		r.spool.close()
 	}
-	if untouched(j.workspace()) && untouched(j.temp()) && len(running) == j.unspilled(running) {
+	if untouched(j.workspace(), j.made[0]) && untouched(j.temp(), j.made[1]) && len(running) == j.unspilled(running) {
 		return clean // the folders serve the next job: making them anew costs more than a small step
 	}
-	if err := os.RemoveAll(j.order.Dir); err != nil {
+	if err := scratch.Remove(j.order.Dir); err != nil {
 		j.log.Error("the worker's folder cannot be removed", "error", err)
 		clean = false
 	}
@@ -142,15 +150,16 @@ func (j *job) unspilled(all []*run) int {
 	return n
 }
 
-// untouched says whether a folder is as this package makes it, and empty.
-func untouched(dir string) bool {
+// untouched says whether a folder is the one that this package made, as it made it, and
+// empty. Another may be mounted upon it.
+func untouched(dir string, made fs.FileInfo) bool {
 	f, err := os.Open(dir)
 	if err != nil {
 		return false
 	}
 	defer f.Close()
 	info, err := f.Stat()
-	if err != nil || info.Mode() != os.ModeDir|0o700 || info.Sys().(*syscall.Stat_t).Uid != uint32(os.Geteuid()) {
+	if err != nil || !os.SameFile(info, made) || info.Mode() != os.ModeDir|0o700 || info.Sys().(*syscall.Stat_t).Uid != uint32(os.Geteuid()) {
 		return false
 	}
 	_, err = f.Readdirnames(1)

@@ -49,9 +49,7 @@ func (p *Provider) Adopt(ctx context.Context, known []provider.Made) ([]ident.Wo
 			continue
 		case n.IsDir() && !p.idles(name):
 			endTree(0, filepath.Join(p.cfg.Dir, name)) // what a worker left that nobody knows any more
-			if err := os.RemoveAll(filepath.Join(p.cfg.Dir, name)); err != nil {
-				return nil, err
-			}
+			p.discard(filepath.Join(p.cfg.Dir, name))
 		}
 	}
 	p.endAgents(spared)

@@ -113,7 +113,7 @@ func (p *Provider) watch(a *agent, cmd *exec.Cmd) {
 	a.control.Close()
 	os.Remove(p.said(a.pid))
 	if a.idle() {
-		_ = os.RemoveAll(p.dir(a.pid)) // it is empty
+		p.clear(a.pid)
 	}
 	a.mu.Lock()
 	w := a.job

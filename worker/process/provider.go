@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 
 	"fragua.dev/fragua/contract/agentapi"
 	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/internal/scratch"
 	"fragua.dev/fragua/worker/provider"
 )
 
@@ -26,6 +28,8 @@ const (
 	takeTime  = 10 * time.Second
 	endTime   = 10 * time.Second // beyond the grace
 	maxSaid   = 1 << 20          // bytes of an agent's own words that are shown
+
+	asidePrefix = "left-" // of what could not be removed
 )
 
 // DefaultMaxWorkers is how many workers there may be unless Config says otherwise.
@@ -228,7 +232,8 @@ func (p *Provider) Terminate(ctx context.Context, id ident.Worker, grace time.Du
 		endSteps(w.pid, grace)
 		endTree(w.pid, p.dir(w.pid))
 		p.drop(id, w)
-		return 0, os.RemoveAll(p.dir(w.pid))
+		p.clear(w.pid)
+		return 0, nil
 	}
 	a.release()
 	if !w.taken {
@@ -253,7 +258,28 @@ func (p *Provider) Terminate(ctx context.Context, id ident.Worker, grace time.Du
 	a.kill()
 	endTree(a.pid, p.dir(a.pid))
 	p.drop(id, w)
-	return code, os.RemoveAll(p.dir(a.pid))
+	p.clear(a.pid)
+	return code, nil
+}
+
+// clear removes the folder of an agent that has ended. What cannot be removed must not
+// be found by the next process of that number: it is put aside, told once, and tried
+// again at the next start.
+func (p *Provider) clear(pid int) { p.discard(p.dir(pid)) }
+
+func (p *Provider) discard(dir string) {
+	err := scratch.Remove(dir)
+	if err == nil {
+		return
+	}
+	aside := dir
+	if !strings.HasPrefix(filepath.Base(dir), asidePrefix) {
+		aside = filepath.Join(p.cfg.Dir, asidePrefix+filepath.Base(dir)+"-"+strconv.FormatInt(time.Now().UnixNano(), 36))
+		if moved := os.Rename(dir, aside); moved != nil {
+			err = errors.Join(err, moved)
+		}
+	}
+	p.cfg.Log.Warn("what a job left in its folder cannot be removed; remove it by hand", "folder", aside, "error", err)
 }
 
 // park keeps an agent for the next worker, or ends it when there are enough.
@@ -317,9 +343,7 @@ func (p *Provider) died(w *worker, pid int, expired bool, reason string) {
 	if !known {
 		return
 	}
-	if err := os.RemoveAll(p.dir(pid)); err != nil {
-		p.cfg.Log.Warn("a worker's folder cannot be removed", "worker_id", w.req.Worker, "error", err)
-	}
+	p.clear(pid)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.closed {
