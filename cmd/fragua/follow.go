@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"fragua.dev/fragua/contract/event"
-	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/internal/client"
 )
 
@@ -106,36 +105,17 @@ func (r *follower) tell(ctx context.Context, out io.Writer) chan error {
 	told := make(chan error, 1)
 	connected := make(chan struct{})
 	go func() {
-		mine := map[string]bool{r.id: true}
-		var over bool
-		workers := map[ident.Worker]bool{} // that have not ended
+		of := newChronicle(r.id)
 		time.AfterFunc(300*time.Millisecond, func() { close(connected) })
 		told <- r.c.Events(context.WithoutCancel(ctx), []string{"ci.job.>", "ci.step.>", "ci.run.>", "ci.assignment.>", "ci.worker.>", "ci.compensation.>", "ci.artifact.>"}, "", true,
 			func(_ string, e event.Event, raw []byte) error {
-				if d, err := event.RunStarted.Read(e); err == nil && string(d.Run) == r.id {
-					for _, j := range d.Jobs { // also those that will never be asked for
-						mine[string(j.Job)] = true
-					}
-				}
-				if d, err := event.JobRequested.Read(e); err == nil && string(d.Run) == r.id {
-					mine[string(d.Job)] = true
-				}
-				if !mine[e.Key] {
+				if !of.hear(e) {
 					return nil
 				}
 				if _, err := out.Write(append(raw, '\n')); err != nil {
 					return err
 				}
-				if d, err := event.WorkerCreated.Read(e); err == nil {
-					workers[d.Worker] = true
-				}
-				if d, err := event.WorkerTerminated.Read(e); err == nil {
-					delete(workers, d.Worker)
-				}
-				if d, err := event.WorkerFailed.Read(e); err == nil {
-					delete(workers, d.Worker)
-				}
-				if over = over || e.Subject == event.RunEnded.Subject; over && len(workers) == 0 {
+				if of.whole() {
 					return errEnd
 				}
 				return nil
@@ -194,7 +174,7 @@ func (r *follower) follow(ctx context.Context) (state string, err error) {
 
 // interrupted says that the run is being ended.
 func (r *follower) interrupted() {
-	const note = "interrupted; ending what was started"
+	const note = "interrupted; ending what was started (once more leaves at once)"
 	if r.screen == nil {
 		fmt.Fprintln(os.Stderr, "\nfragua: "+note)
 		return

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"os"
 	"regexp"
@@ -20,7 +19,7 @@ import (
 func secretCommand() *cobra.Command {
 	set := &cobra.Command{Use: "set NAME", Short: "Set a secret, read from standard input", Args: exactly(1), Example: "  printf %s \"$TOKEN\" | fragua secret set NPM_TOKEN",
 		RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
-			b, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), 1<<20))
+			b, err := confidential(cmd, "Value of "+printable(args[0]), 1<<20)
 			if err != nil {
 				return err
 			}
@@ -80,7 +79,7 @@ func loginCommand() *cobra.Command {
 		Long:    "Reads a token from standard input, asks the server whose it is, and keeps it for later\ncalls. A token that the server does not take is not kept.",
 		Example: "  fragua token create --scope 'job:*' | fragua login",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			b, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), 64<<10))
+			b, err := confidential(cmd, "Token", 64<<10)
 			if err != nil {
 				return err
 			}

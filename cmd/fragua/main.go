@@ -54,6 +54,7 @@ func run(args []string) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	defer stop()
+	defer context.AfterFunc(ctx, insist)()
 	begun := false
 	root := rootCommand()
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
@@ -83,6 +84,18 @@ func run(args []string) int {
 	}
 	fmt.Fprintln(os.Stderr, "fragua:", err)
 	return exitFailed
+}
+
+// insist ends the program at the next Ctrl-C, after the signal that asked it to end by
+// itself. A terminal that closes sends several others: they do not hasten it.
+func insist() {
+	again := make(chan os.Signal, 1)
+	signal.Notify(again, os.Interrupt)
+	go func() {
+		<-again
+		fmt.Fprintln(os.Stderr, "\nfragua: interrupted once more: left at once; what was started goes on with the next command here, or ends by itself")
+		os.Exit(exitInterrupted)
+	}()
 }
 
 func rootCommand() *cobra.Command {

@@ -13,7 +13,6 @@ import (
 
 	"fragua.dev/fragua/contract/spec"
 	"fragua.dev/fragua/internal/client"
-	"fragua.dev/fragua/internal/pipelinefile"
 )
 
 var runColumns = []column{{"RUN", "run_id"}, {"PIPELINE", "name"}, {"VERSION", "pipeline_version"}, {"STATE", "state"}, {"ATTEMPT", "attempts"}, {"CREATED", "created_at"}, {"FINISHED", "finished_at"}}
@@ -32,9 +31,9 @@ func pipelineCommand() *cobra.Command {
 			if err != nil {
 				return usage(err)
 			}
-			spec, err := pipelinefile.Load(file)
+			spec, err := loadFile(cmd.Context(), file)
 			if err != nil {
-				return usage(err)
+				return err
 			}
 			in := map[string]any{"spec": spec}
 			target := path

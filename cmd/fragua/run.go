@@ -62,9 +62,9 @@ func runFile(cmd *cobra.Command, args []string, o runOptions) error {
 	if err != nil {
 		return usage(err)
 	}
-	p, err := pipelinefile.Load(file)
+	p, err := loadFile(cmd.Context(), file)
 	if err != nil {
-		return usage(err)
+		return err
 	}
 	env, err := variables(o.env)
 	if err != nil {
@@ -132,6 +132,15 @@ func runFile(cmd *cobra.Command, args []string, o runOptions) error {
 		return exitError{exitFailed, errTold}
 	}
 	return nil
+}
+
+// loadFile reads a pipeline file; what is wrong with it is a fault of usage.
+func loadFile(ctx context.Context, file string) (spec.Pipeline, error) {
+	p, err := until(ctx, func() (spec.Pipeline, error) { return pipelinefile.Load(file) })
+	if err != nil && ctx.Err() == nil {
+		err = usage(err)
+	}
+	return p, err
 }
 
 // findFile returns the pipeline file that the arguments name.

@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"fragua.dev/fragua/contract/spec"
-	"fragua.dev/fragua/internal/pipelinefile"
 )
 
 func validateCommand() *cobra.Command {
@@ -25,14 +24,19 @@ func validateCommand() *cobra.Command {
 				f, err := findFile([]string{f})
 				var p spec.Pipeline
 				if err == nil {
-					p, err = pipelinefile.Load(f)
+					p, err = loadFile(cmd.Context(), f)
+				}
+				if cmd.Context().Err() != nil {
+					return cmd.Context().Err()
 				}
 				if err != nil {
 					fmt.Fprintln(cmd.ErrOrStderr(), err)
 					bad++
 					continue
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s: pipeline %s with %s is valid\n", f, p.Name, count(len(p.Jobs), "job"))
+				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: pipeline %s with %s is valid\n", f, p.Name, count(len(p.Jobs), "job")); err != nil {
+					return err
+				}
 			}
 			if bad > 0 {
 				return exitError{exitUsage, errTold}

@@ -151,6 +151,57 @@ func TestAWorkerIsAdoptedAfterARestart(t *testing.T) {
 	}
 }
 
+// TestAFolderThatCannotBeRemovedStopsNoStart makes a file in it immutable, also for root.
+func TestAFolderThatCannotBeRemovedStopsNoStart(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "slot-1", "workspace", "file")
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	set := func(flag, file string) error { return exec.Command("chattr", flag, file).Run() }
+	if set("+i", file) != nil || os.Remove(file) == nil {
+		t.Skip("files cannot be made immutable here")
+	}
+	aside := func() string {
+		found, err := filepath.Glob(filepath.Join(dir, "*-slot-1-*", "workspace", "file"))
+		if err != nil || len(found) > 1 {
+			t.Fatalf("%v, %v", found, err)
+		}
+		if len(found) == 0 {
+			return ""
+		}
+		return found[0]
+	}
+	t.Cleanup(func() {
+		for _, f := range []string{file, aside()} {
+			_ = set("-i", f) // wherever it is, or is not
+		}
+	})
+	start := func() {
+		t.Helper()
+		p := open(t, dir)
+		defer p.Close()
+		if _, err := p.Adopt(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start()
+	if _, err := os.Stat(filepath.Join(dir, "slot-1")); !os.IsNotExist(err) || aside() == "" {
+		t.Errorf("it is not put aside: %v", err)
+	}
+	start() // it is found once more
+	if err := set("-i", aside()); err != nil {
+		t.Fatal(err)
+	}
+	start()
+	if f := aside(); f != "" {
+		t.Errorf("it is still there: %s", f)
+	}
+}
+
 // TestStepsInheritNothing has this process leave a file open for its children, and
 // looks at what a step has open.
 func TestStepsInheritNothing(t *testing.T) {
