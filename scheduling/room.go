@@ -32,6 +32,7 @@ type Config struct {
 	Principal authz.Principal // who the room is when it asks whether it may place a job
 	MaxQueue  int             // attempts of jobs that may wait, and as many asked for by POST /schedule; DefaultMaxQueue if 0
 	Nodes     []NodeConfig    // all there are; one that is missing takes no new jobs
+	Hold      bool            // nothing that waits is given a place
 
 	ResayAfter  time.Duration // an assignment without a worker is said again; 1 minute if 0
 	StarveAfter time.Duration // a node is kept for an attempt that waits so long; 30 seconds if 0

@@ -82,7 +82,16 @@ func (o *opened) scheduling(ctx context.Context) (house.Room, error) {
 	}
 	return scheduling.Open(ctx, scheduling.Config{
 		Dir: o.Data, Now: o.now, IDs: o.ids, Log: o.log, MaxQueue: o.MaxQueue, Decider: o.decider("scheduling"), Principal: self, Nodes: []scheduling.NodeConfig{localNode(o.MaxWorkers)},
+		Hold: o.As == asCommand, // who looks, or notes something down, sets nothing going
 	})
+}
+
+// warm returns how many agents are kept ready.
+func (o *opened) warm() int {
+	if o.As == asCommand {
+		return 0
+	}
+	return 2
 }
 
 func (o *opened) worker(ctx context.Context) (house.Room, error) {
@@ -91,7 +100,7 @@ func (o *opened) worker(ctx context.Context) (house.Room, error) {
 		return nil, err
 	}
 	maker, err := process.New(process.Config{
-		Dir: o.dir("workers"), Command: []string{"/proc/self/exe", "agent"}, MaxWorkers: o.MaxWorkers, Warm: 2, Log: o.log,
+		Dir: o.dir("workers"), Command: []string{"/proc/self/exe", "agent"}, MaxWorkers: o.MaxWorkers, Warm: o.warm(), Log: o.log,
 	})
 	if err != nil {
 		return nil, err

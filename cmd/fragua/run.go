@@ -198,11 +198,28 @@ func platform(cmd *cobra.Command) (c *client.Client, hint string, fleeting bool,
 			return c, hint, false, done, nil
 		}
 		c, done, err = own(cmd.Context(), s)
+		if err == nil {
+			tellUnfinished(cmd, c, hint)
+		}
 		if !errors.Is(err, errLocked) {
 			return c, hint, false, done, err
 		}
 	}
 	return nil, "", false, nil, fmt.Errorf("%w: %s", errLocked, state)
+}
+
+// tellUnfinished says that jobs go on which an earlier run left: it was killed, and they were
+// accepted. Nobody would understand what else runs here.
+func tellUnfinished(cmd *cobra.Command, c *client.Client, hint string) {
+	for _, state := range []string{"PENDING", "SCHEDULED", "RUNNING"} {
+		var page struct {
+			Items []struct{} `json:"items"`
+		}
+		if c.Call(cmd.Context(), "GET", "/jobs?limit=1&state="+state, nil, &page) == nil && len(page.Items) > 0 {
+			fmt.Fprintf(cmd.ErrOrStderr(), "fragua: jobs that an earlier run left unfinished go on here, too; see fragua job list%s\n", hint)
+			return
+		}
+	}
 }
 
 // succeed has the platform be started in this process when the one whose house it is
