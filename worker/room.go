@@ -181,7 +181,7 @@ func (r *Room) adopt(ctx context.Context) error {
 		case w.State == Terminating:
 			r.left = append(r.left, w)
 		case !lives[w.ID]:
-			if err := r.lost(ctx, w.Tenant, w.ID, "it did not survive the restart of its room", false); err != nil {
+			if err := r.lost(ctx, w.Tenant, w.ID, "it did not survive the restart of the server", false); err != nil {
 				return err
 			}
 		}

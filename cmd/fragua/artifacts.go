@@ -71,8 +71,12 @@ func artifactCommand() *cobra.Command {
 		if to == "-" {
 			return receive(cmd.Context(), c, path+"/content", cmd.OutOrStdout())
 		}
+		own := strings.Split(args[0], "/")[1]
+		if info, err := os.Stat(to); err == nil && info.IsDir() {
+			to = filepath.Join(to, own)
+		}
 		if to == "" {
-			to = strings.Split(args[0], "/")[1]
+			to = own
 		}
 		f, err := partial(to)
 		if err != nil {
@@ -84,12 +88,15 @@ func artifactCommand() *cobra.Command {
 		}
 		return os.Rename(f.Name(), to)
 	})}
-	download.Flags().StringVar(&to, "to", "", "file to write; - is standard output; the artifact's name unless given")
+	download.Flags().StringVar(&to, "to", "", "file or folder to write to; - is standard output; the artifact's name unless given")
 	var env string
 	promote := &cobra.Command{Use: "promote REPOSITORY/NAME/VERSION", Short: "Let an artifact be used in an environment", Args: exactly(1), RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
 		path, err := refPath(args[0])
 		if err != nil {
 			return err
+		}
+		if env == "" {
+			return usage(errors.New("want --env: the environment in which it may be used"))
 		}
 		var out any
 		if err := c.Call(cmd.Context(), "POST", path+"/promote", map[string]string{"env": env}, &out); err != nil {

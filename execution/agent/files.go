@@ -33,7 +33,7 @@ func (j *job) serveFile(w http.ResponseWriter, r *http.Request) {
 		problem(w, http.StatusUnprocessableEntity, err.Error()+", and cannot be kept")
 		return
 	case err != nil:
-		problem(w, http.StatusNotFound, "no such file in the workspace")
+		problem(w, http.StatusNotFound, absence(root, name, err))
 		return
 	}
 	defer f.Close()
@@ -54,6 +54,17 @@ func (j *job) serveFile(w http.ResponseWriter, r *http.Request) {
 	if err := pack(w, sub); err != nil {
 		panic(http.ErrAbortHandler) // an archive that breaks off must not look whole
 	}
+}
+
+// absence says why a file of the workspace cannot be had.
+func absence(root *os.Root, name string, err error) string {
+	if errors.Is(err, fs.ErrPermission) {
+		return "the file may not be read"
+	}
+	if info, there := root.Lstat(name); there == nil && info.Mode().Type() == fs.ModeSymlink {
+		return "a link that leads to nothing, or out of the workspace"
+	}
+	return "no such file in the workspace"
 }
 
 // pack writes what root holds, in the order of names.

@@ -65,6 +65,20 @@ func get(t *testing.T, j *job, path string) *httptest.ResponseRecorder {
 	return w
 }
 
+func TestWhyAFileCannotBeHadIsTold(t *testing.T) {
+	j := workspace(t)
+	for link, to := range map[string]string{"out": "/etc/passwd", "lost": "nothing"} {
+		if err := os.Symlink(to, filepath.Join(j.workspace(), link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{"none": "no such file", "out": "out of the workspace", "lost": "leads to nothing"} {
+		if w := get(t, j, name); w.Code != http.StatusNotFound || !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%s: %d %s", name, w.Code, w.Body)
+		}
+	}
+}
+
 func TestOnlyFilesAndFoldersAreKept(t *testing.T) {
 	j := workspace(t)
 	if w := get(t, j, "app"); w.Code != http.StatusOK || w.Body.String() != "app" {

@@ -91,7 +91,7 @@ func Start(ctx context.Context, cfg Config) (*House, error) {
 	})
 	l, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("house: %w; choose another --listen, or port 0 for a free one", err)
+		return nil, fmt.Errorf("%w; choose another --listen, or port 0 for a free one", err)
 	}
 	h.addr = l.Addr().String()
 	if err := cfg.Bus.Start(ctx); err != nil {
