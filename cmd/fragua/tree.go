@@ -31,7 +31,11 @@ func round(d time.Duration) string {
 // fit shows the run in at most so many lines, the more the more there is room for.
 func (r *follower) fit(lines int) []string {
 	var tree []string
-	for _, v := range []view{{tail: tailShown}, {tail: 2}, {tail: 1}, {}, {fold: true}} {
+	for _, v := range []view{
+		{tail: tailShown}, {tail: 2}, {tail: 1},
+		{tail: tailShown, fold: true}, {tail: 2, fold: true}, {tail: 1, fold: true}, // what runs goes before what has ended well
+		{fold: true}, {fold: true, shut: true},
+	} {
 		if tree = r.tree(v); len(tree) <= lines {
 			return tree
 		}
@@ -43,6 +47,8 @@ func (r *follower) fit(lines int) []string {
 type view struct {
 	tail int  // lines of the log of a step that runs, or has failed
 	fold bool // only jobs at work and failed ones, the others counted
+	shut bool // no steps either
+	last bool // the run has ended: what failed stands at the end, where the eye is
 }
 
 // tree shows the run's jobs: those that succeeded in one line, those that failed
@@ -54,14 +60,19 @@ func (r *follower) tree(v view) []string {
 	}
 	lines := []string{title}
 	folded := map[string]int{}
+	var failed []string
 	for _, id := range r.order {
 		f := r.jobs[id]
-		if s := f.view.State; v.fold && s != "RUNNING" && s != "FAILED" && s != "TERMINATED" {
+		switch s := f.view.State; {
+		case v.fold && s != "RUNNING" && s != "FAILED" && s != "TERMINATED":
 			folded[s]++
-			continue
+		case v.last && (s == "FAILED" || s == "TERMINATED"):
+			failed = append(failed, r.branch(f, v)...)
+		default:
+			lines = append(lines, r.branch(f, v)...)
 		}
-		lines = append(lines, r.branch(f, v)...)
 	}
+	lines = append(lines, failed...)
 	for _, s := range []string{"SUCCEEDED", "SCHEDULED", "PENDING", "CANCELLED"} {
 		if n := folded[s]; n > 0 {
 			lines = append(lines, "  "+r.paint(s, fmt.Sprintf("%s %d %s", marks[s], n, strings.ToLower(s))))
@@ -88,7 +99,7 @@ func (r *follower) branch(f *followed, v view) []string {
 		took += "  waits for a place: " + printable(f.waits)
 	}
 	lines := []string{"  " + r.paint(j.State, marks[j.State]+" "+printable(j.Name)) + took + why(j)}
-	if v.fold || j.State != "RUNNING" && j.State != "FAILED" && j.State != "TERMINATED" {
+	if v.shut || j.State != "RUNNING" && j.State != "FAILED" && j.State != "TERMINATED" {
 		return lines
 	}
 	for _, s := range j.Steps {
@@ -158,7 +169,7 @@ func (r *follower) summary(state string) {
 	add(undone, "undone")
 	add(left, "not undone")
 	if r.screen != nil {
-		r.screen.draw(r.tree(view{tail: tailLines}), true)
+		r.screen.draw(r.tree(view{tail: tailLines, last: true}), true)
 	}
 	fmt.Fprintf(r.out, "%s %s %s in %s: %s\n", r.paint(state, marks[state]), r.name, strings.ToLower(state), round(time.Since(r.began)), strings.Join(parts, ", "))
 	if r.fleeting {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -85,8 +86,30 @@ func TestTheTreeFitsTheScreen(t *testing.T) {
 			t.Errorf("%d lines on a screen of %d", len(got), lines)
 		}
 	}
-	text := strings.Join(r.fit(7), "\n")
+	text := strings.Join(r.tree(view{tail: 1, last: true}), "\n")
+	if next, unit := strings.Index(text, "· next"), strings.Index(text, "✗ unit"); next > unit {
+		t.Errorf("at the end what failed does not stand last:\n%s", text)
+	}
+	text = strings.Join(r.fit(7), "\n")
 	for _, want := range []string{"✗ unit", "● slow", "! gone", "✓ 1 succeeded", "· 1 pending"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+}
+
+// TestLogsGoOnBesideManyJobs has more jobs than a screen has lines: those that ended well
+// are counted before the logs of the others go.
+func TestLogsGoOnBesideManyJobs(t *testing.T) {
+	r := demo()
+	for i := range 30 {
+		id := fmt.Sprint("more", i)
+		f := newFollowed()
+		f.view.Name, f.view.State = id, "SUCCEEDED"
+		r.jobs[id], r.order = f, append(r.order, id)
+	}
+	text := strings.Join(r.fit(20), "\n")
+	for _, want := range []string{"│ five", "● wait", "✓ 31 succeeded", "· 1 pending"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
