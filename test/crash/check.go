@@ -90,6 +90,7 @@ type fact struct {
 	Kind, ID string
 	Attempt  int
 	Index    int // of a step
+	Try      int // of it
 	Final    bool
 	At       time.Time
 }
@@ -266,10 +267,10 @@ func read(e event.Event) (f fact, job string) {
 		return fact{Attempt: d.Attempt, Index: d.Index}, string(d.Job)
 	case event.StepCompleted.Subject:
 		d, _ := event.StepCompleted.Read(e)
-		return fact{Attempt: d.Attempt, Index: d.Index}, string(d.Job)
+		return fact{Attempt: d.Attempt, Index: d.Index, Try: d.Try}, string(d.Job)
 	case event.StepFailed.Subject:
 		d, _ := event.StepFailed.Read(e)
-		return fact{Attempt: d.Attempt, Index: d.Index, Final: d.Last}, string(d.Job)
+		return fact{Attempt: d.Attempt, Index: d.Index, Try: d.Try, Final: d.Last}, string(d.Job)
 	case event.JobRetrying.Subject:
 		d, _ := event.JobRetrying.Read(e)
 		return fact{Attempt: d.Attempt}, string(d.Job)

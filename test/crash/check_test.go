@@ -110,6 +110,9 @@ func TestCheckerFindsPlants(t *testing.T) {
 		{"ends twice, by events", "it ended 2 times", func(s *story) {
 			s.add(event.JobFailed.Event(event.About{Tenant: "default", Key: "job_1", Twist: "2", At: s.at(2061)}, event.JobFault{Job: "job_1", Attempt: 2, Final: true}))
 		}},
+		{"a step ends twice", "the step's try 2.0.1 ended twice", func(s *story) {
+			s.add(event.StepFailed.Event(event.About{Tenant: "default", Key: "job_1", Twist: "2.0.1", At: s.at(2080)}, event.StepFault{Job: "job_1", Attempt: 2, Try: 1, Last: true}))
+		}},
 		{"ends twice, by looks", "it had ended as SUCCEEDED", func(s *story) {
 			s.views = append(s.views, view{ID: "job_1", State: "FAILED", Attempts: 2, Finished: later(s, 2060)})
 		}},

@@ -120,6 +120,7 @@ func (c *checker) checkMarks(id string, r *record) {
 func (c *checker) checkFacts(id string, r *record) {
 	var finals []fact
 	requested, started, again := map[int]bool{}, map[int]bool{}, map[int]bool{}
+	tries := map[string]string{} // of steps that ended, and the event that said so
 	facts := r.facts
 	if c.full {
 		facts = slices.Clone(facts)
@@ -139,6 +140,12 @@ func (c *checker) checkFacts(id string, r *record) {
 			started[f.Attempt] = true
 		case "JobRetrying":
 			again[f.Attempt] = true
+		case "StepCompleted", "StepFailed":
+			try := fmt.Sprintf("%s.%d", f.step(), f.Try)
+			if before := tries[try]; before != "" {
+				c.fault(id, "the step's try %s ended twice: %s, %s", try, before, f.ID)
+			}
+			tries[try] = f.ID
 		}
 		if strings.HasPrefix(f.Kind, "Job") && f.Final {
 			finals = append(finals, f)
