@@ -23,7 +23,7 @@ var homes = []struct{ dependency, home, why string }{
 	{"github.com/go-jose/", "security", "tokens are made and read in one place"},
 	{"github.com/klauspost/compress", "execution cmd/fragua test", "archives and logs travel between agents and clients only"},
 	{"github.com/spf13/cobra", "cmd/fragua", "the command line is not a library"},
-	{"github.com/goccy/go-yaml", "internal/pipelinefile cmd/fragua", "files of people are read with a guard against bombs"},
+	{"github.com/goccy/go-yaml", "internal/pipelinefile internal/yamlwords cmd/fragua", "files of people are read with a guard against bombs"},
 	{"github.com/prometheus/", "internal/observe telemetry", "rooms measure through observe"},
 	{"go.opentelemetry.io/", "internal/observe", "rooms name spans through observe"},
 }
