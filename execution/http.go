@@ -181,14 +181,14 @@ func (r *Room) place(ctx context.Context, t ident.Tenant, o execOrder) (address 
 	if a := r.runs(t, o.Job); a != nil && (o.Worker == "" || o.Worker == a.Start.Worker) {
 		return a.Start.Address, a.Start.Worker, o.Job, a.Start.Attempt, nil
 	}
-	known := o.Worker == ""
-	if !known && o.Job != "" {
-		err := r.db.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM attempt WHERE tenant = $1 AND job = $2)`, string(t), string(o.Job)).Scan(&known)
+	ofJob := o.Worker == "" // none but a job's own worker will do
+	if !ofJob && o.Job != "" {
+		err := r.db.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM attempt WHERE tenant = $1 AND job = $2)`, string(t), string(o.Job)).Scan(&ofJob)
 		if err != nil {
 			return "", "", "", 0, err
 		}
 	}
-	if known {
+	if ofJob {
 		return "", "", "", 0, absent("running job")
 	}
 	address, err = r.addressOf(ctx, t, o.Worker)

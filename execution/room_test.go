@@ -321,16 +321,26 @@ func TestTimeoutHoldsForAWorkerThatIsStopped(t *testing.T) {
 	})
 }
 
+// restarted returns a room that was closed while a step ran, and is open again; it has yet
+// to take up what was left.
+func restarted(t *testing.T, dir string) (b *bench, began event.StepBegin) {
+	t.Helper()
+	inDir := func(c *Config) { c.Dir = dir }
+	b = newBench(t, inDir)
+	b.start(spec.Job{Command: []string{"make"}})
+	began, err := event.StepStarted.Read(b.hear(event.StepStarted.Subject))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Close()
+	return newBench(t, inDir), began
+}
+
 // TestALogIsFoundWhileItsJobIsTakenUp asks for it after a start, before the room is at work.
 func TestALogIsFoundWhileItsJobIsTakenUp(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		inDir := func(c *Config) { c.Dir = dir }
-		b := newBench(t, inDir)
-		b.start(spec.Job{Command: []string{"make"}})
-		began, _ := event.StepStarted.Read(b.hear(event.StepStarted.Subject))
-		b.Close()
-		b = newBench(t, inDir)
+		b, began := restarted(t, dir)
 		get := func(path string) int {
 			r := httptest.NewRequest(http.MethodGet, path, nil)
 			w := httptest.NewRecorder()
@@ -360,12 +370,7 @@ func TestALogIsFoundWhileItsJobIsTakenUp(t *testing.T) {
 func TestAnAttemptThatWasLeftEndsOnce(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		inDir := func(c *Config) { c.Dir = dir }
-		b := newBench(t, inDir)
-		b.start(spec.Job{Command: []string{"make"}})
-		began, _ := event.StepStarted.Read(b.hear(event.StepStarted.Subject))
-		b.Close()
-		b = newBench(t, inDir)
+		b, began := restarted(t, dir)
 		b.start(spec.Job{Command: []string{"make"}})
 		synctest.Wait()
 		b.w.end(began.Exec)

@@ -96,17 +96,20 @@ func resource(j *job) authz.Resource {
 	return authz.Resource{Type: "Job", ID: string(j.ID), Tenant: j.Tenant, Attrs: map[string]any{"owner": j.Owner, "tags": tagList(j.Tags)}}
 }
 
-// absent answers for a job that is not there.
-func (r *Room) absent(ctx context.Context, action, id string) error {
-	return r.gate.Absent(ctx, action, resource(&job{Job: Job{ID: ident.Job(id), Tenant: authz.From(ctx).Tenant}}), "job")
+// find returns a job of the caller's tenant, for action. Whether the caller may is asked
+// here only if there is none.
+func (r *Room) find(ctx context.Context, action, id string) (*job, error) {
+	t := authz.From(ctx).Tenant
+	j, err := r.readJob(ctx, t, ident.Job(id))
+	if errors.Is(err, errAbsent) {
+		return nil, r.gate.Absent(ctx, action, resource(&job{Job: Job{ID: ident.Job(id), Tenant: t}}), "job")
+	}
+	return j, err
 }
 
 // visible returns a job of the caller's tenant that the caller may read.
 func (r *Room) visible(ctx context.Context, action, id string) (*job, error) {
-	j, err := r.readJob(ctx, authz.From(ctx).Tenant, ident.Job(id))
-	if errors.Is(err, errAbsent) {
-		return nil, r.absent(ctx, action, id)
-	}
+	j, err := r.find(ctx, action, id)
 	if err != nil {
 		return nil, err
 	}
@@ -211,11 +214,7 @@ func (r *Room) cancelJob(ctx context.Context, id, reason string) (Job, error) {
 	if reason == "" {
 		reason = "cancelled by " + authz.From(ctx).Sub
 	}
-	t := authz.From(ctx).Tenant
-	j, err := r.readJob(ctx, t, ident.Job(id))
-	if errors.Is(err, errAbsent) {
-		return Job{}, r.absent(ctx, "Job::cancel", id)
-	}
+	j, err := r.find(ctx, "Job::cancel", id)
 	if err != nil {
 		return Job{}, err
 	}
@@ -224,7 +223,7 @@ func (r *Room) cancelJob(ctx context.Context, id, reason string) (Job, error) {
 		return Job{}, err
 	}
 	var conflict bool
-	err = r.change(ctx, t, j.ID, func(now *job, at time.Time) ([]event.Event, error) {
+	err = r.change(ctx, j.Tenant, j.ID, func(now *job, at time.Time) ([]event.Event, error) {
 		j, conflict = now, now.over() && now.State != Cancelled
 		if now.over() {
 			return []event.Event{answer.Event}, nil
@@ -242,10 +241,7 @@ func (r *Room) cancelJob(ctx context.Context, id, reason string) (Job, error) {
 // run again.
 func (r *Room) retryJob(ctx context.Context, id string) (Job, bool, error) {
 	t := authz.From(ctx).Tenant
-	old, err := r.readJob(ctx, t, ident.Job(id))
-	if errors.Is(err, errAbsent) {
-		return Job{}, false, r.absent(ctx, "Job::retry", id)
-	}
+	old, err := r.find(ctx, "Job::retry", id)
 	if err != nil {
 		return Job{}, false, err
 	}

@@ -126,11 +126,11 @@ func (r *Room) gather(batch []*request) []*request {
 
 // serve answers a batch, and says whether there is more to plan at once.
 func (r *Room) serve(batch []*request) (again bool) {
-	results, err := r.turn(context.Background(), batch, !r.cfg.Hold)
+	results, err := r.turn(context.Background(), batch, true)
 	if err != nil && len(batch) > 1 && !errors.Is(err, sqldb.ErrFull) && !errors.Is(err, sqldb.ErrClosed) {
 		// One of them spoils it, and the others must not suffer: each alone.
 		for i := range batch {
-			alone, err := r.turn(context.Background(), batch[i:i+1], !r.cfg.Hold)
+			alone, err := r.turn(context.Background(), batch[i:i+1], true)
 			batch[i].done <- cmp.Or(err, alone[0])
 		}
 		return r.more
@@ -177,7 +177,7 @@ func (r *Room) turn(ctx context.Context, batch []*request, plan bool) ([]error, 
 				return err
 			}
 		}
-		if plan {
+		if plan && !r.cfg.Hold {
 			t.plan()
 		}
 		return t.save()

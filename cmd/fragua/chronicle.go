@@ -11,11 +11,10 @@ type chronicle struct {
 	run     ident.Run
 	mine    map[string]bool // keys of the run's events
 	over    bool
-	workers map[ident.Worker]bool    // that have not ended
-	steps   map[try][]ident.Step     // of attempts that began
-	ended   map[tryOfStep]bool       // steps of attempts
-	failed  map[try]bool             // attempts of which a step failed
-	missing map[try]func() (ok bool) // attempts that ended, and what has to be heard of them
+	workers map[ident.Worker]bool // that have not ended
+	steps   map[try][]ident.Step  // of attempts that began
+	ended   map[tryOfStep]bool    // steps of attempts
+	due     map[tryOfStep]bool    // those that must have ended, as their jobs have
 }
 
 type (
@@ -25,14 +24,14 @@ type (
 	}
 	tryOfStep struct {
 		try
-		step ident.Step
+		step ident.Step // empty: the one that failed, whichever that is
 	}
 )
 
 func newChronicle(run string) *chronicle {
 	return &chronicle{
-		run: ident.Run(run), mine: map[string]bool{run: true}, workers: map[ident.Worker]bool{}, steps: map[try][]ident.Step{},
-		ended: map[tryOfStep]bool{}, failed: map[try]bool{}, missing: map[try]func() bool{},
+		run: ident.Run(run), mine: map[string]bool{run: true}, workers: map[ident.Worker]bool{},
+		steps: map[try][]ident.Step{}, ended: map[tryOfStep]bool{}, due: map[tryOfStep]bool{},
 	}
 }
 
@@ -66,27 +65,16 @@ func (c *chronicle) hear(e event.Event) bool {
 		c.ended[tryOfStep{try{d.Job, d.Attempt}, d.Step}] = true
 	}
 	if d, err := event.StepFailed.Read(e); err == nil {
-		c.failed[try{d.Job, d.Attempt}] = true
+		c.ended[tryOfStep{try: try{d.Job, d.Attempt}}] = true
 	}
 	if d, err := event.JobCompleted.Read(e); err == nil {
 		t := try{d.Job, d.Attempt}
-		c.missing[t] = func() bool {
-			for _, s := range c.steps[t] {
-				if !c.ended[tryOfStep{t, s}] {
-					return false
-				}
-			}
-			return true
+		for _, s := range c.steps[t] {
+			c.due[tryOfStep{t, s}] = true
 		}
 	}
 	if d, err := event.JobFailed.Read(e); err == nil && ofStep[d.Code] {
-		t := try{d.Job, d.Attempt}
-		c.missing[t] = func() bool { return c.failed[t] }
-	}
-	for t, ok := range c.missing {
-		if ok() {
-			delete(c.missing, t)
-		}
+		c.due[tryOfStep{try: try{d.Job, d.Attempt}}] = true
 	}
 	return true
 }
@@ -95,4 +83,14 @@ func (c *chronicle) hear(e event.Event) bool {
 var ofStep = map[string]bool{"exit": true, "timeout": true, "start": true}
 
 // whole says whether nothing more of the run is to come.
-func (c *chronicle) whole() bool { return c.over && len(c.workers) == 0 && len(c.missing) == 0 }
+func (c *chronicle) whole() bool {
+	if !c.over || len(c.workers) > 0 {
+		return false
+	}
+	for s := range c.due {
+		if !c.ended[s] {
+			return false
+		}
+	}
+	return true
+}

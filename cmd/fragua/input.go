@@ -37,7 +37,7 @@ func until[T any](ctx context.Context, fn func() (T, error)) (T, error) {
 func confidential(cmd *cobra.Command, prompt string, most int64) ([]byte, error) {
 	in := cmd.InOrStdin()
 	f, ok := in.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
+	if !ok || !onTerminal(f) {
 		return until(cmd.Context(), func() ([]byte, error) { return io.ReadAll(io.LimitReader(in, most)) })
 	}
 	before, err := term.GetState(int(f.Fd()))
