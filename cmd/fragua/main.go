@@ -138,6 +138,7 @@ func rootCommand() *cobra.Command {
 		artifactCommand(), eventsCommand(), auditCommand(), policyCommand(), secretCommand(), tokenCommand(), loginCommand(), logoutCommand(),
 		whoamiCommand(), doctorCommand(), versionCommand(),
 	)
+	completeArguments(root)
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {
 		if cmd.Name() == "completion" { // cobra's own takes a shell that it does not know for a call for help
