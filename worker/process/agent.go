@@ -18,8 +18,10 @@ import (
 	"fragua.dev/fragua/contract/agentapi"
 )
 
-// newWords begins the name of an agent's log until its process has one.
-const newWords = "agent-new-"
+const (
+	newWords = "agent-new-" // begins the name of an agent's log until its process has one
+	shown    = "fragua"     // in listings of processes, where /proc/self/exe says nothing
+)
 
 // agent is one agent process that this process started.
 type agent struct {
@@ -59,6 +61,7 @@ func (p *Provider) start(ctx context.Context) (*agent, error) {
 	}
 	defer words.Close()
 	cmd := exec.Command(p.cfg.Command[0], p.cfg.Command[1:]...)
+	cmd.Args[0] = shown
 	// Nothing of the server's own environment but PATH, which steps need. One
 	// processor does: an agent waits most of the time, and there are many of them.
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "GOMAXPROCS=1", "GOGC=800", agentMark + "=1"}
