@@ -51,10 +51,10 @@ func TestOnTheRealBus(t *testing.T) {
 		t.Errorf("stored: %q", got)
 	}
 	for wrong, r := range map[string]*reader{
-		"Last-Event-ID": w.listen(server, "?after=0", map[string]string{"Last-Event-ID": "nowhere"}), "after": w.listen(server, "?after=nowhere", nil),
+		"header.Last-Event-ID": w.listen(server, "?after=0", map[string]string{"Last-Event-ID": "nowhere"}), "query.after": w.listen(server, "?after=nowhere", nil),
 	} {
 		body, err := io.ReadAll(r.resp.Body)
-		if err != nil || r.resp.StatusCode != 400 || !strings.Contains(string(body), `"`+wrong+" is no place") {
+		if err != nil || r.resp.StatusCode != 422 || !strings.Contains(string(body), `"location":"`+wrong+`"`) {
 			t.Errorf("a place that is none, in %s: %d %s %v", wrong, r.resp.StatusCode, body, err)
 		}
 	}

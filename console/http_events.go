@@ -71,7 +71,7 @@ func (r *Room) events(ctx context.Context, in *eventsIn) (*huma.StreamResponse, 
 	}
 	var faults []spec.Fault
 	if len(in.Subjects) > maxPatterns {
-		return nil, httpapi.BadRequest("at most 16 subjects")
+		return nil, httpapi.Invalid("query", []spec.Fault{{Path: "subject", Message: fmt.Sprintf("want at most %d", maxPatterns)}})
 	}
 	for i, p := range in.Subjects {
 		if !known(p) {
@@ -93,9 +93,9 @@ func (r *Room) events(ctx context.Context, in *eventsIn) (*huma.StreamResponse, 
 		life = min(life, who.Expires.Sub(r.cfg.Now()))
 	}
 	ctx, cancel := context.WithTimeout(ctx, life)
-	s := &stream{room: r, items: make(chan item, maxPending), ended: make(chan error, 1), limit: in.Limit, from: "Last-Event-ID"}
+	s := &stream{room: r, items: make(chan item, maxPending), ended: make(chan error, 1), limit: in.Limit, from: "header.Last-Event-ID"}
 	if in.LastID == "" {
-		s.from = "after"
+		s.from = "query.after"
 	}
 	s.lines = strings.Contains(in.Accept, mediaLines) && !strings.Contains(in.Accept, mediaSSE)
 	closed := func() { cancel(); r.streams.leave(who.Tenant) }
@@ -201,7 +201,7 @@ func (s *stream) begin(ctx context.Context) error {
 	case err := <-s.ended:
 		s.ended <- err // serve is told, too
 		if errors.Is(err, bus.ErrPlace) {
-			return httpapi.BadRequest(s.from + " is no place in the event stream; leave it out to begin now, or give 0 to begin with all that is stored")
+			return httpapi.Invalid(s.from, []spec.Fault{{Message: "no event stream gave it: leave it out to begin now, or give 0 to begin with all that is stored"}})
 		}
 		if err != nil && ctx.Err() == nil {
 			return fmt.Errorf("console: %w", err)

@@ -190,7 +190,7 @@ func readCursor(s string) (c cursor, err error) {
 		_, err = fmt.Sscanf(string(b), "%d/%s", &c.created, &c.id)
 	}
 	if err != nil || !ident.Valid(string(c.id)) {
-		return cursor{}, httpapi.BadRequest("this is not a cursor of this listing")
+		return cursor{}, httpapi.BadCursor()
 	}
 	return c, nil
 }

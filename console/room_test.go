@@ -329,7 +329,7 @@ func TestFilters(t *testing.T) {
 	if got := strings.Join(all, "|"); got != "x-1 job_4|job_3 job_2|job_1 job_0" {
 		t.Errorf("pages %q", got)
 	}
-	for query, want := range map[string]int{"?state=DONE": 422, "?limit=0": 422, "?cursor=x": 400, "?cursor=MS8uLg": 400} {
+	for query, want := range map[string]int{"?state=DONE": 422, "?limit=0": 422, "?cursor=x": 422, "?cursor=MS8uLg": 422} {
 		if code, _ := w.list("acme", query); code != want {
 			t.Errorf("%s: %d, want %d", query, code, want)
 		}

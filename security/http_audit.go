@@ -77,7 +77,7 @@ func (r *Room) listAudit(ctx context.Context, in *struct {
 		kind, decision, ok := strings.Cut(in.Cursor, ".")
 		n, err := strconv.Atoi(kind)
 		if !ok || err != nil || kinds[n] == "" || !ident.Valid(decision) {
-			return nil, httpapi.BadRequest("cursor: not one that a listing gave")
+			return nil, httpapi.BadCursor()
 		}
 		args = append(args, decision, n)
 		where += " AND (decision, kind) < ($" + strconv.Itoa(len(args)-1) + ", $" + strconv.Itoa(len(args)) + ")"

@@ -334,7 +334,7 @@ func TestAudit(t *testing.T) {
 		t.Errorf("page by page: %v", all)
 	}
 	for _, q := range []string{"cursor=x", "cursor=9.x", "cursor=1.", "cursor=1.a%27"} {
-		if code, _ := s.call(owner, "GET", "/audit?"+q, ""); code != 400 {
+		if code, _ := s.call(owner, "GET", "/audit?"+q, ""); code != 422 {
 			t.Errorf("%s: %d", q, code)
 		}
 	}

@@ -136,7 +136,7 @@ func place(cursor string) (seq int64, skip int, err error) {
 		return 0, 0, nil
 	}
 	if n, err := fmt.Sscanf(cursor, "%d.%d", &seq, &skip); n != 2 || err != nil || seq < 1 || skip < 0 || fmt.Sprintf("%d.%d", seq, skip) != cursor {
-		return 0, 0, httpapi.BadRequest("this is not a cursor of this listing")
+		return 0, 0, httpapi.BadCursor()
 	}
 	return seq, skip, nil
 }

@@ -224,7 +224,7 @@ func TestTraces(t *testing.T) {
 func TestRefuses(t *testing.T) {
 	w := open(t, nil)
 	for path, want := range map[string]int{
-		"/traces?trace_id=x": 422, "/traces?limit=0": 422, "/traces?cursor=x": 400, "/traces?cursor=1.1x": 400, "/traces?job_id=a/b": 404,
+		"/traces?trace_id=x": 422, "/traces?limit=0": 422, "/traces?cursor=x": 422, "/traces?cursor=1.1x": 422, "/traces?job_id=a/b": 404,
 		"/metrics?since=yesterday": 422, "/metrics?since=-5m": 200,
 	} {
 		if code, rec := w.call("acme", path, "", nil); code != want {

@@ -247,8 +247,24 @@ func call(fn func(cmd *cobra.Command, args []string, c *client.Client) error) fu
 		err = fn(cmd, args, c)
 		var p *client.Problem
 		if errors.As(err, &p) && (p.Status == 400 || p.Status == 422) {
+			inFlags(cmd, p)
 			return usage(err)
 		}
 		return err
+	}
+}
+
+// inFlags says of faults of a query which flag of the command they came from.
+func inFlags(cmd *cobra.Command, p *client.Problem) {
+	for i := range p.Errors {
+		e := &p.Errors[i]
+		name, query := strings.CutPrefix(e.Location, "query.")
+		if e.Location == "header.Last-Event-ID" {
+			name, query = "after", true
+		}
+		name, _, _ = strings.Cut(name, "[") // of a list
+		if f := cmd.Flags().Lookup(strings.ReplaceAll(name, "_", "-")); query && f != nil {
+			e.Location = "--" + f.Name
+		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"net/http"
 
 	"github.com/spf13/cobra"
 
@@ -22,7 +21,7 @@ func eventsCommand() *cobra.Command {
 		RunE: call(func(cmd *cobra.Command, _ []string, c *client.Client) error {
 			format, _ := cmd.Flags().GetString("output")
 			out := bufio.NewWriter(cmd.OutOrStdout())
-			err := c.Events(cmd.Context(), subjects, after, follow, func(_ string, e event.Event, raw []byte) error {
+			return c.Events(cmd.Context(), subjects, after, follow, func(_ string, e event.Event, raw []byte) error {
 				switch format {
 				case "json":
 					out.Write(append(raw, '\n'))
@@ -36,11 +35,6 @@ func eventsCommand() *cobra.Command {
 				}
 				return out.Flush()
 			})
-			var p *client.Problem
-			if cmd.Flags().Changed("after") && errors.As(err, &p) && p.Status == http.StatusBadRequest {
-				return usage(errors.New("--after: this is no place in the event stream; leave it out, or give 0, to begin with all that is stored"))
-			}
-			return err
 		})}
 	cmd.Flags().StringArrayVar(&subjects, "subject", nil, "only these, as NATS matches them: ci.job.>")
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes")

@@ -98,6 +98,11 @@ func Invalid(at string, faults []spec.Fault) error {
 	return p
 }
 
+// BadCursor says that no listing gave the cursor of a query.
+func BadCursor() error {
+	return Invalid("query", []spec.Fault{{Path: "cursor", Message: "no listing of this kind gave it: want the next_cursor of the page before"}})
+}
+
 func (p *Problem) add(location, message string) {
 	p.Errors = append(p.Errors, Fault{shorten(location, maxLocation), shorten(message, maxMessage)})
 }
