@@ -27,8 +27,11 @@ const (
 	findLook  = 50 * time.Millisecond
 	noteTime  = time.Second // after which a wait is told
 	dialTime  = time.Second
-	maxEnter  = 3 // times that somebody else may have been faster
 )
+
+// begins marks commands that may be the first ones in a data folder: what they keep is for
+// the run or the server that comes.
+const begins = "begins"
 
 // connect returns a client of the server that the flags name: --server; a server on
 // --data, which is started for this call when none runs; or the default one.
@@ -51,27 +54,19 @@ func connect(cmd *cobra.Command) (c *client.Client, done func(), err error) {
 
 // inFolder returns a client of the server on a data folder, or of one that it starts.
 func inFolder(cmd *cobra.Command, data, token string) (c *client.Client, done func(), err error) {
-	for range maxEnter {
-		wait := time.Duration(0)
-		if !kept(data) {
-			wait = soonTime
-		}
-		h, err := find(cmd.Context(), data, wait, cmd.ErrOrStderr())
-		if err != nil {
-			return nil, nil, err
-		}
-		if h.url != "" {
-			return h.client(data, token), func() {}, nil
-		}
-		if !kept(data) {
-			return nil, nil, usage(fmt.Errorf("there is no server on %s, and nothing that one has kept; start one with fragua serve --data %s", data, quotePath(data)))
-		}
-		c, done, err = own(cmd.Context(), Settings{Data: data, As: asCommand, Log: slog.New(slog.DiscardHandler)})
-		if !errors.Is(err, errLocked) {
-			return c, done, err
-		}
+	wait := time.Duration(0)
+	_, first := cmd.Annotations[begins]
+	if !first && !kept(data) {
+		wait = soonTime
 	}
-	return nil, nil, fmt.Errorf("%w: %s", errLocked, data)
+	g := newGuest(Settings{Data: data, As: asCommand, Log: slog.New(slog.DiscardHandler)}, first)
+	if c, _, err = g.enter(cmd.Context(), token, wait, cmd.ErrOrStderr()); err != nil {
+		return nil, nil, err
+	}
+	if follows, _ := cmd.Flags().GetBool("follow"); follows {
+		g.yield()
+	}
+	return c, g.leave, nil
 }
 
 // kept says whether a server has kept anything in a data folder.
@@ -80,25 +75,10 @@ func kept(data string) bool {
 	return err == nil
 }
 
-// own starts the platform in this process, and returns a client of it.
-func own(ctx context.Context, s Settings) (c *client.Client, done func(), err error) {
-	h, err := open(ctx, s)
-	if err != nil {
-		return nil, nil, err
-	}
-	return client.New(h.URL(), h.Token()), func() { shut(h) }, nil
-}
-
 // open starts the platform in this process, on a port that is free.
 func open(ctx context.Context, s Settings) (House, error) {
 	s.Listen = "127.0.0.1:0"
 	return boot(ctx, s)
-}
-
-func shut(h House) {
-	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
-	defer cancel()
-	_ = h.Close(ctx) // what it kept is kept
 }
 
 // A holder is who works in a data folder.

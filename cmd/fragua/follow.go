@@ -72,7 +72,6 @@ type follower struct {
 	c        *client.Client
 	id, name string
 	hint     string // flags that make a command look where the run is
-	fleeting bool   // nothing of the run is kept
 	note     string
 	began    time.Time
 	asked    time.Time // when the server was last asked why jobs wait
@@ -129,9 +128,6 @@ var errEnd = errors.New("the run has ended")
 
 // lost says of a run that cannot be followed to its end how to look at it.
 func (r *follower) lost(err error) error {
-	if r.fleeting {
-		return err
-	}
 	return fmt.Errorf("%w\n  the run goes on there; look at it with\n  fragua pipeline status %s%s", err, r.id, r.hint)
 }
 

@@ -18,6 +18,7 @@ import (
 
 func secretCommand() *cobra.Command {
 	set := &cobra.Command{Use: "set NAME", Short: "Set a secret, read from standard input", Args: exactly(1), Example: "  printf %s \"$TOKEN\" | fragua secret set NPM_TOKEN",
+		Annotations: map[string]string{begins: ""},
 		RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
 			b, err := confidential(cmd, "Value of "+printable(args[0]), 1<<20)
 			if err != nil {

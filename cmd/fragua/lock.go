@@ -45,19 +45,25 @@ const (
 )
 
 // lockSoon is lockDir for those who mean to stay. It calls tell when it has to wait
-// for a command to end.
-func lockSoon(ctx context.Context, dir, as string, tell func(command string), rooms ...string) (lock, error) {
+// for somebody to end.
+func lockSoon(ctx context.Context, dir, as string, tell func(by string), rooms ...string) (lock, error) {
 	began, told := time.Now(), false
+	var wish *os.File
+	defer func() { wish.Close() }() // not before the lock is there: meanwhile nobody else would take it
 	for {
 		l, err := lockDir(dir, as, rooms...)
 		if !errors.Is(err, errLocked) {
 			return l, err
 		}
 		waited, most := time.Since(began), lockTime
-		if by := lockedBy(dir); as == asServer && (by == asRun || by == asCommand) {
+		by := lockedBy(dir)
+		if by == asCommand && as != asCommand && wish == nil {
+			wish = want(dir)
+		}
+		if as == asServer && by == asRun || as != asCommand && by == asCommand {
 			if most = patience; !told && waited > noteTime {
 				told = true
-				tell(by)
+				tell(holds(dir))
 			}
 		}
 		if waited > most {
@@ -71,10 +77,40 @@ func lockSoon(ctx context.Context, dir, as string, tell func(command string), ro
 	}
 }
 
-// lockedBy returns what the one who holds the lock says, or the last who did.
+// lockedBy returns what the one who holds the lock does there, or the last who did.
 func lockedBy(dir string) string {
+	as, _, _ := strings.Cut(holds(dir), " ")
+	return as
+}
+
+// holds returns what the holder of the lock says: what it does there, and its process.
+func holds(dir string) string {
 	b, _ := os.ReadFile(filepath.Join(dir, "lock")) // one that cannot be read says nothing
 	return strings.TrimSpace(string(b))
+}
+
+// want lets commands that follow something in a folder know that somebody waits for it,
+// until the file is closed. It may fail for a moment, while one of them looks: then it is nil.
+func want(dir string) *os.File {
+	f, err := os.OpenFile(filepath.Join(dir, "wanted"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil
+	}
+	return f
+}
+
+// wished says whether somebody waits for a folder.
+func wished(dir string) bool {
+	f, err := os.Open(filepath.Join(dir, "wanted"))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return errors.Is(syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB), syscall.EWOULDBLOCK)
 }
 
 // lockDir locks the data folder dir: all of it, or some rooms. Processes with some
@@ -103,11 +139,11 @@ func lockDir(dir, as string, rooms ...string) (_ lock, err error) {
 		how = syscall.LOCK_SH
 	}
 	if err := take(filepath.Join(dir, "lock"), how); err != nil {
-		return nil, locked(err, dir)
+		return nil, locked(err, dir, holds(dir))
 	}
 	for _, r := range rooms {
 		if err := take(filepath.Join(dir, "rooms", r+".lock"), syscall.LOCK_EX); err != nil {
-			return nil, locked(err, dir+", with "+r)
+			return nil, locked(err, dir, "with "+r)
 		}
 	}
 	if as != "" {
@@ -116,17 +152,18 @@ func lockDir(dir, as string, rooms ...string) (_ lock, err error) {
 	return l, nil
 }
 
-// sign writes what the holder of a lock does. Where the disk is full, nobody reads it.
+// sign writes what the holder of a lock does, and which process it is. Where the disk is
+// full, nobody reads it.
 func sign(f *os.File, as string) {
-	text := []byte(as + "\n")
+	text := fmt.Appendf(nil, "%s (process %d)\n", as, os.Getpid())
 	if _, err := f.WriteAt(text, 0); err == nil {
 		_ = f.Truncate(int64(len(text)))
 	}
 }
 
-func locked(err error, where string) error {
+func locked(err error, dir, by string) error {
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return fmt.Errorf("%w: %s", errLocked, where)
+		return fmt.Errorf("%w, %s: %s", errLocked, dir, by)
 	}
 	return err
 }

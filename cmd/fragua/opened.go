@@ -61,8 +61,8 @@ func openHouse(ctx context.Context, s Settings) (_ *opened, err error) {
 		}
 		err = errors.Join(err, o.abandon())
 	}()
-	lock, err := lockSoon(ctx, s.Data, cmp.Or(s.As, asServer), func(command string) {
-		o.log.Warn("waits for the data folder, in which a command is at work", "command", command, "at_most", patience.String())
+	lock, err := lockSoon(ctx, s.Data, cmp.Or(s.As, asServer), func(by string) {
+		o.log.Warn("waits for the data folder, in which a command is at work", "by", by, "at_most", patience.String())
 	}, s.Services...)
 	if err != nil {
 		return nil, err

@@ -75,7 +75,7 @@ func runFile(cmd *cobra.Command, args []string, o runOptions) error {
 			return usage(fmt.Errorf("--job %s: the pipeline has no such job", j))
 		}
 	}
-	c, hint, fleeting, done, err := platform(cmd)
+	c, hint, done, err := platform(cmd)
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func runFile(cmd *cobra.Command, args []string, o runOptions) error {
 	if err := c.Call(ctx, "POST", "/pipelines", in, &made); err != nil {
 		return err
 	}
-	r := &follower{c: c, id: ids("run"), name: p.Name, jobs: map[string]*followed{}, out: cmd.ErrOrStderr(), hint: hint, fleeting: fleeting, began: time.Now()}
+	r := &follower{c: c, id: ids("run"), name: p.Name, jobs: map[string]*followed{}, out: cmd.ErrOrStderr(), hint: hint, began: time.Now()}
 	var told chan error
 	if o.output == "json" {
 		told = r.tell(ctx, out)
@@ -159,53 +159,32 @@ func findFile(args []string) (string, error) {
 	return pipelinefile.Find(dir)
 }
 
-// platform returns a client of the platform that runs the pipeline, what to add to
-// a command so that it looks there, and whether nothing stays there: a server, or one
-// in this process.
-func platform(cmd *cobra.Command) (c *client.Client, hint string, fleeting bool, done func(), err error) {
+// platform returns a client of the platform that runs the pipeline, a server or one in
+// this process, and what to add to a command so that it looks there.
+func platform(cmd *cobra.Command) (c *client.Client, hint string, done func(), err error) {
 	server, _ := cmd.Flags().GetString("server")
-	data, _ := cmd.Flags().GetString("data")
 	if server != "" {
 		c, done, err = connect(cmd)
-		return c, " --server " + quote(server), false, done, err
+		return c, " --server " + quote(server), done, err
 	}
-	state := data
-	if state == "" {
-		if state, err = stateDir(); err != nil {
-			return nil, "", false, nil, err
-		}
-	}
-	hint = " --data " + quotePath(state)
+	data, _ := cmd.Flags().GetString("data")
 	wait := time.Duration(0)
 	if data != "" {
 		wait = grace
+	} else if data, err = stateDir(); err != nil {
+		return nil, "", nil, err
 	}
-	s := Settings{Data: state, As: asRun, Outlive: afterRun, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))}
-	for range maxEnter {
-		h, err := find(cmd.Context(), state, wait, cmd.ErrOrStderr())
-		switch {
-		case data == "" && h.held && h.as != asServer: // another run's, which ends with it
-			c, done, err = besides(cmd.Context(), s)
-			return c, hint, true, done, err
-		case err != nil:
-			return nil, "", false, nil, err
-		case h.url != "":
-			token, _ := cmd.Flags().GetString("token")
-			c, done = h.client(state, token), func() {}
-			if h.as != asServer { // it ends before this run, maybe
-				done = succeed(cmd.Context(), c, s)
-			}
-			return c, hint, false, done, nil
-		}
-		c, done, err = own(cmd.Context(), s)
-		if err == nil {
-			tellUnfinished(cmd, c, hint)
-		}
-		if !errors.Is(err, errLocked) {
-			return c, hint, false, done, err
-		}
+	hint = " --data " + quotePath(data)
+	token, _ := cmd.Flags().GetString("token")
+	g := newGuest(Settings{Data: data, As: asRun, Outlive: afterRun, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))}, true)
+	c, own, err := g.enter(cmd.Context(), token, wait, cmd.ErrOrStderr())
+	if err != nil {
+		return nil, "", nil, err
 	}
-	return nil, "", false, nil, fmt.Errorf("%w: %s", errLocked, state)
+	if own {
+		tellUnfinished(cmd, c, hint)
+	}
+	return c, hint, g.leave, nil
 }
 
 // tellUnfinished says that jobs go on which an earlier run left: it was killed, and they were
@@ -220,39 +199,6 @@ func tellUnfinished(cmd *cobra.Command, c *client.Client, hint string) {
 			return
 		}
 	}
-}
-
-// succeed has the platform be started in this process when the one whose house it is
-// in has ended, and nobody else has the data folder.
-func succeed(ctx context.Context, c *client.Client, s Settings) (done func()) {
-	done = func() {}
-	c.Elsewhere(func() string {
-		h, err := look(s.Data)
-		if err != nil || h.held {
-			return h.url
-		}
-		own, err := open(context.WithoutCancel(ctx), s)
-		if err != nil {
-			return "" // somebody was faster
-		}
-		done = func() { shut(own) }
-		return own.URL()
-	})
-	return func() { done() }
-}
-
-// besides starts a platform in a folder of its own, beside the one that is taken.
-func besides(ctx context.Context, s Settings) (c *client.Client, done func(), err error) {
-	if s.Data, err = os.MkdirTemp(s.Data, "run-*"); err != nil {
-		return nil, nil, err
-	}
-	remove := func() { _ = os.RemoveAll(s.Data) }
-	c, end, err := own(ctx, s)
-	if err != nil {
-		remove()
-		return nil, nil, err
-	}
-	return c, func() { end(); remove() }, nil
 }
 
 // quotePath quotes a path, and writes ~ for the home folder: it is short, and fit to

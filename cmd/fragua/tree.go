@@ -172,10 +172,6 @@ func (r *follower) summary(state string) {
 		r.screen.draw(r.tree(view{tail: tailLines, last: true}), true)
 	}
 	fmt.Fprintf(r.out, "%s %s %s in %s: %s\n", r.paint(state, marks[state]), r.name, strings.ToLower(state), round(time.Since(r.began)), strings.Join(parts, ", "))
-	if r.fleeting {
-		fmt.Fprintln(r.out, "another run is at work, so nothing of this one is kept; with --data DIR it would be")
-		return
-	}
 	if len(deeper) > 5 {
 		deeper = append(deeper[:5], "  …")
 	}
