@@ -249,7 +249,7 @@ func (r *Room) retryJob(ctx context.Context, id string) (Job, bool, error) {
 	case old.State == Succeeded:
 		return Job{}, false, httpapi.Conflict("the job has succeeded; create another to run it again")
 	case old.Run != "":
-		return Job{}, false, httpapi.Conflict("the job belongs to a run: POST /runs/" + string(old.Run) + "/retry runs again what failed")
+		return Job{}, false, httpapi.Conflict("the job belongs to a run: fragua pipeline retry " + string(old.Run) + ", or POST /runs/" + string(old.Run) + "/retry, runs again what failed")
 	}
 	if err := r.full(func() error {
 		if old.RetriedBy == "" {

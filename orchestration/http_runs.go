@@ -97,27 +97,50 @@ func (r *Room) readRun(ctx context.Context, action, id string) (*run, error) {
 	return x, err
 }
 
-// runView fills in how the jobs stand now.
+// runView fills in how the jobs stand now, and why those that ended badly did: bodies
+// are read of these alone.
 func (r *Room) runView(ctx context.Context, x *run, status int) (*runReply, error) {
-	rows, err := r.db.Query(ctx, `SELECT id, state FROM job WHERE run = $2 AND run <> '' AND tenant || '' = $1`, string(x.Tenant), string(x.ID))
+	rows, err := r.db.Query(ctx, `SELECT id, state, CASE WHEN state IN ('FAILED', 'CANCELLED', 'TERMINATED') THEN body END
+		FROM job WHERE run = $2 AND run <> '' AND tenant || '' = $1`, string(x.Tenant), string(x.ID))
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	states := map[ident.Job]State{}
+	shown := map[ident.Job]bool{} // those of earlier tries are not
+	for _, m := range x.Jobs {
+		shown[m.Job] = true
+	}
+	for _, u := range x.Undoing {
+		shown[u.By] = true
+	}
+	states, whys := map[ident.Job]State{}, map[ident.Job]*Failure{}
 	for rows.Next() {
 		var (
-			id ident.Job
-			s  State
+			id   ident.Job
+			s    State
+			body []byte
 		)
-		if err := rows.Scan(&id, &s); err != nil {
+		if err := rows.Scan(&id, &s, &body); err != nil {
 			return nil, err
 		}
 		states[id] = s
+		if body == nil || !shown[id] {
+			continue
+		}
+		var why struct {
+			Failure *Failure `json:"failure"`
+		}
+		if err := json.Unmarshal(body, &why); err != nil {
+			return nil, err
+		}
+		whys[id] = why.Failure
 	}
 	now := map[string]State{}
 	for i, m := range x.Jobs {
-		x.Jobs[i].State, now[m.Name] = states[m.Job], states[m.Job]
+		x.Jobs[i].State, x.Jobs[i].Failure, now[m.Name] = states[m.Job], whys[m.Job], states[m.Job]
+	}
+	for i, u := range x.Undoing {
+		x.Undoing[i].Failure = whys[u.By]
 	}
 	if x.Finished == nil {
 		if x.State = aggregate(now); x.State.ended() {

@@ -35,6 +35,8 @@ type Member struct {
 	Job   ident.Job `json:"job_id"`
 	Needs []string  `json:"needs,omitempty" nullable:"false"`
 	State State     `json:"state,omitempty"`
+	// Filled in where a run is read: its row does not hold what its jobs' rows do.
+	Failure *Failure `json:"failure,omitempty" doc:"Why it ended badly, or was cancelled"`
 }
 
 // An Undo is one compensation of a run.
@@ -43,6 +45,8 @@ type Undo struct {
 	Job   ident.Job `json:"job_id" doc:"The job that is undone"`
 	By    ident.Job `json:"by_job_id" doc:"The job that undoes it"`
 	State State     `json:"state" doc:"PENDING until its turn comes"`
+	// Filled in likewise.
+	Failure *Failure `json:"failure,omitempty" doc:"Why it could not be undone"`
 }
 
 // A run is a Run with what only this room needs of it.

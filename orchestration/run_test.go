@@ -2,12 +2,14 @@ package orchestration
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/contract/spec"
 )
 
 // aRun begins a run of a pipeline with these jobs.
@@ -98,6 +100,13 @@ func TestAFailureSkipsWhatNeedsItAndARetryRunsThatAgain(t *testing.T) {
 	h, first := aRun(t, diamond)
 	h.do("a", true)
 	h.do("b", false)
+	var refused struct {
+		Detail string `json:"detail"`
+	}
+	h.want(409, "POST", "/jobs/"+string(h.member("b"))+"/retry", "", &refused)
+	if !strings.Contains(refused.Detail, "fragua pipeline retry r,") || !strings.Contains(refused.Detail, "POST /runs/r/retry") {
+		t.Errorf("a job of it alone: %s", refused.Detail)
+	}
 	h.do("c", true)
 	h.want(409, "POST", "/runs/r/retry", "", nil) // e has not ended
 	h.do("e", true)
@@ -130,6 +139,57 @@ func TestAFailureSkipsWhatNeedsItAndARetryRunsThatAgain(t *testing.T) {
 	h.do("d", true)
 	if r := h.runState(); r.State != Succeeded || r.Attempts != 2 || h.count("ci.run.ended", "r") != 2 {
 		t.Errorf("the run is %s in its try %d", r.State, r.Attempts)
+	}
+}
+
+// TestARunTellsWhyItsJobsEndedBadly reads it from the jobs, and keeps it in no other row.
+func TestARunTellsWhyItsJobsEndedBadly(t *testing.T) {
+	h, _ := aRun(t, undoable)
+	why := func(name string) *Failure {
+		t.Helper()
+		for _, m := range h.runState().Jobs {
+			if m.Name == name {
+				return m.Failure
+			}
+		}
+		t.Fatalf("no job %s", name)
+		return nil
+	}
+	fail := func(id ident.Job, message string, last bool) {
+		h.run(id)
+		must(h, event.StepFailed, id, event.StepFault{Job: id, Exec: "x1", Attempt: h.job(id).Attempts, Try: 1, At: h.clock(),
+			Code: "exit", Last: true, Retryable: !last, Message: message, Result: spec.ExecResult{ExitCode: 3}})
+	}
+	h.do("a", true)
+	h.do("c", true)
+	h.later(time.Minute)
+	fail(h.member("b"), "it ended with exit code 3", true)
+	if got := why("b"); got == nil || *got != (Failure{"exit", "it ended with exit code 3", false}) {
+		t.Errorf("b: %+v", got)
+	}
+	if got := why("d"); got == nil || *got != (Failure{Code: "cancelled", Message: "it needs b, which did not succeed"}) {
+		t.Errorf("d: %+v", got)
+	}
+	if a, c := why("a"), why("c"); a != nil || c != nil {
+		t.Errorf("a: %+v, c: %+v, which ended well", a, c)
+	}
+	// What is undone says so, too.
+	undo := h.runState().Undoing[0]
+	fail(undo.By, "it is there for good", true)
+	if u := h.runState().Undoing[0]; u.Name != "c" || u.Failure == nil || u.Failure.Message != "it is there for good" {
+		t.Errorf("undone: %+v", u)
+	}
+	h.undo(true)
+	var stored string
+	if err := h.room.db.QueryRow(t.Context(), `SELECT body FROM run WHERE id = 'r'`).Scan(&stored); err != nil || strings.Contains(stored, "failure") {
+		t.Errorf("the run's row is %s, %v", stored, err)
+	}
+	// The next try has not failed.
+	h.want(200, "POST", "/runs/r/retry", "", nil)
+	for _, name := range []string{"a", "b", "c", "d"} {
+		if got := why(name); got != nil {
+			t.Errorf("tried again, %s: %+v", name, got)
+		}
 	}
 }
 

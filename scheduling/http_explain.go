@@ -15,7 +15,7 @@ import (
 type explanation struct {
 	Job      ident.Job   `json:"job_id"`
 	Attempt  int         `json:"attempt"`
-	State    State       `json:"state" enum:"PENDING,CREATED,REJECTED,REVOKED"`
+	State    State       `json:"state" enum:"PENDING,CREATED,REJECTED,REVOKED" doc:"Of the job's assignment, its place on a node; the job's own state is another"`
 	Position int         `json:"position" doc:"In the queue, from 1; 0 for a job that does not wait"`
 	Queued   int         `json:"queue_length"`
 	Node     ident.Node  `json:"node_id,omitempty"`

@@ -125,6 +125,6 @@ func jobCommand() *cobra.Command {
 	})}
 	outputFlag(explain)
 	return group("job", "Jobs", create, list("List jobs, newest first", "/jobs", jobColumns, "state:"+states, "pipeline_id", "run_id"),
-		whole("get JOB", "Show a job, its steps, and why it failed", "/jobs/%s", jobColumns, part{"steps", stepColumns}), cancel("JOB", "Cancel a job", "/jobs/%s/cancel", jobColumns),
+		whole("get JOB", "Show a job, its steps, and why it failed", "/jobs/%s", jobColumns, part{name: "steps", of: stepColumns}), cancel("JOB", "Cancel a job", "/jobs/%s/cancel", jobColumns),
 		one("retry JOB", "Try an ended job again, as a new one", "POST", "/jobs/%s/retry", jobColumns), explain, logsCommand())
 }

@@ -23,6 +23,9 @@ var undoColumns = []column{{"UNDOES", "name"}, {"STATE", "state"}, {"JOB", "by_j
 
 var pipeColumns = []column{{"PIPELINE", "pipeline_id"}, {"NAME", "name"}, {"VERSION", "version"}, {"STATE", "state"}, {"CREATED", "created_at"}}
 
+// emptyFolder is what surprises who knows fragua run.
+const emptyFolder = "Each of its jobs begins in an empty folder unless it\nnames a source: the files beside the pipeline file are not taken along, as they are by\nfragua run."
+
 func pipelineCommand() *cobra.Command {
 	send := func(use, short, method, path string, update bool) *cobra.Command {
 		var id string
@@ -54,6 +57,7 @@ func pipelineCommand() *cobra.Command {
 		})}
 		outputFlag(cmd)
 		if !update {
+			cmd.Long = short + ". " + emptyFolder
 			cmd.Flags().StringVar(&id, "id", "", "the pipeline's id; made by the server unless given")
 		}
 		return cmd
@@ -65,7 +69,7 @@ func pipelineCommand() *cobra.Command {
 	get := &cobra.Command{Use: "get PIPELINE", Short: "Show a pipeline", Args: exactly(1), RunE: call(byName(fetch("GET", "/pipelines/%s", pipeColumns)))}
 	outputFlag(get)
 	var env []string
-	start := &cobra.Command{Use: "run PIPELINE", Short: "Run a pipeline", Args: exactly(1), RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
+	start := &cobra.Command{Use: "run PIPELINE", Short: "Run a pipeline", Long: "Run a pipeline. " + emptyFolder, Args: exactly(1), RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
 		vars, err := variables(env)
 		if err != nil {
 			return usage(err)
@@ -86,7 +90,7 @@ func pipelineCommand() *cobra.Command {
 		send("create FILE", "Create a pipeline from a file", "POST", "/pipelines", false),
 		send("update PIPELINE FILE", "Make a new version of a pipeline", "PUT", "/pipelines/%s", true),
 		list("List pipelines", "/pipelines", pipeColumns), get, start, runs,
-		whole("status RUN", "Show a run and its jobs", "/runs/%s", runColumns, part{"jobs", memberColumns}, part{"compensations", undoColumns}), cancel("RUN", "Cancel a run", "/runs/%s/cancel", runColumns),
+		whole("status RUN", "Show a run and its jobs", "/runs/%s", runColumns, part{name: "jobs", of: memberColumns}, part{name: "compensations", of: undoColumns, what: "undo "}), cancel("RUN", "Cancel a run", "/runs/%s/cancel", runColumns),
 		one("retry RUN", "Run again what failed of a run, and what depends on it", "POST", "/runs/%s/retry", runColumns))
 }
 

@@ -213,13 +213,29 @@ func list(short, path string, columns []column, filters ...string) *cobra.Comman
 	return cmd
 }
 
+// filterHelp says of filters what form their values have.
+var filterHelp = map[string]string{
+	"action":      "only those of this action, such as Job::create",
+	"decision":    "only those with this decision: permit, deny, revoke",
+	"name":        "only those of this name",
+	"pipeline_id": "only those of the pipeline with this id, such as pl_…",
+	"principal":   "only those of this principal, as the listing shows it",
+	"repository":  "only those of this repository",
+	"run_id":      "only those of the run with this id, such as run_…",
+	"since":       "only from this time on, such as 2026-01-31T15:00:00Z or 2026-01-31T15:00:00+01:00",
+	"state":       "only those in this state",
+}
+
 func pageFlags(cmd *cobra.Command, filters []string) {
 	outputFlag(cmd)
 	cmd.Flags().Int("limit", 100, "how many at most")
 	cmd.Flags().String("cursor", "", "where the page before ended")
 	for _, f := range filters {
 		name, values, few := strings.Cut(f, ":")
-		flag, help := strings.ReplaceAll(name, "_", "-"), "only those with this "+strings.ReplaceAll(name, "_", " ")
+		flag, help := strings.ReplaceAll(name, "_", "-"), filterHelp[name]
+		if help == "" {
+			panic("fragua: nothing says what the filter " + name + " takes")
+		}
 		if few {
 			choice(cmd, flag, "", "", help+": "+strings.ReplaceAll(values, ",", ", "), strings.Split(values, ",")...)
 		} else {
@@ -266,10 +282,12 @@ func fetch(method, path string, columns []column) func(*cobra.Command, []string,
 	}
 }
 
-// part is a list of parts of a thing: where it stands, and how it is shown.
+// part is a list of parts of a thing: where it stands, how it is shown, and what stands
+// before a part's name where it is told why it failed.
 type part struct {
 	name string
 	of   []column
+	what string
 }
 
 // whole is a command about one thing that people look at closely: below it stand its
@@ -298,10 +316,42 @@ func whole(use, short, path string, columns []column, parts ...part) *cobra.Comm
 		if why := cell(v, "failure.message"); why != "-" {
 			fmt.Fprintf(out, "\n%s: %s\n", cell(v, "failure.code"), why)
 		}
+		if lines := whys(v, parts); len(lines) > 0 {
+			fmt.Fprintf(out, "\n%s\n", strings.Join(lines, "\n"))
+		}
 		return nil
 	})}
 	outputFlag(cmd)
 	return cmd
+}
+
+const maxWhys = 20 // parts that it is told of why they failed
+
+// whys says of parts of a thing why they failed, and then of those that were called off,
+// which often is because of the former.
+func whys(v any, parts []part) []string {
+	var failed, off []string
+	for _, p := range parts {
+		m, _ := v.(map[string]any)
+		items, _ := m[p.name].([]any)
+		for _, i := range items {
+			why := cell(i, "failure.message")
+			if why == "-" || why == "" {
+				continue
+			}
+			line := fmt.Sprintf("%s%s: %s: %s", p.what, cell(i, "name"), cell(i, "failure.code"), why)
+			if cell(i, "state") == "CANCELLED" {
+				off = append(off, line)
+			} else {
+				failed = append(failed, line)
+			}
+		}
+	}
+	lines := append(failed, off...)
+	if more := len(lines) - maxWhys; more > 0 {
+		lines = append(lines[:maxWhys], fmt.Sprintf("and %d more", more))
+	}
+	return lines
 }
 
 // cancel is a command that calls something off.
