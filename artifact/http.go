@@ -136,7 +136,7 @@ func (r *Room) upload(ctx context.Context, in *Upload) (*reply, error) {
 		ArtifactRef: ref, Tenant: who.Tenant, Checksum: want, Status: "valid", Environments: []string{}, Created: now, Checked: now, Owner: who.Sub,
 	}, got, answer.Event)
 	if errors.Is(err, artifacts.ErrConflict) {
-		return nil, httpapi.Conflict("another content is kept under this name and version")
+		return nil, httpapi.Conflict("another content is kept under this name and version: give another version")
 	}
 	if err != nil {
 		return nil, err

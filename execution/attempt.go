@@ -21,9 +21,6 @@ const (
 	codeArtifact = "artifact"    // a file that it should leave behind is not there
 )
 
-// late is what is said with codeDeadline.
-const late = "the job ran longer than its timeout"
-
 // An attempt is one try of a job on its worker, and how far it is.
 type attempt struct {
 	Start       event.JobStart `json:"start"`
@@ -44,6 +41,11 @@ func newAttempt(e event.Event, d event.JobStart) *attempt {
 func (a *attempt) key() key { return key{a.Tenant, a.Start.Job, a.Start.Attempt} }
 
 func (a *attempt) step() spec.Step { return a.Start.Spec.Steps[a.Index] }
+
+// late is what is said with codeDeadline.
+func (a *attempt) late() string {
+	return fmt.Sprintf("the job ran longer than its timeout of %v", time.Duration(a.Start.Spec.TimeoutMS)*time.Millisecond)
+}
 
 func (a *attempt) last() bool { return a.Index == len(a.Start.Spec.Steps)-1 }
 
@@ -161,7 +163,7 @@ func (a *attempt) judge(x agentapi.Exec) outcome {
 	o.code, o.message = x.Code, x.Message
 	switch {
 	case x.Code == agentapi.CodeTimeout && !x.Finished.Before(a.Start.Deadline):
-		o.code, o.message, o.retryable = codeDeadline, late, true
+		o.code, o.message, o.retryable = codeDeadline, a.late(), true
 	case x.Code == agentapi.CodeExit, x.Code == agentapi.CodeTimeout:
 		o.retryable = true
 	}

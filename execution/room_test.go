@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -301,7 +302,7 @@ func TestTimeoutHoldsForArtifacts(t *testing.T) {
 	began, _ := event.StepStarted.Read(b.hear(event.StepStarted.Subject))
 	b.w.end(began.Exec)
 	d, _ := event.StepFailed.Read(b.hear(event.StepFailed.Subject))
-	if d.Code != codeDeadline || !d.Retryable {
+	if d.Code != codeDeadline || !d.Retryable || !strings.HasPrefix(d.Message, "the job ran longer than its timeout of 300ms: ") {
 		t.Errorf("%+v", d)
 	}
 }
@@ -314,7 +315,7 @@ func TestTimeoutHoldsForAWorkerThatIsStopped(t *testing.T) {
 		time.Sleep(time.Minute + overtime + answerTime + drain + time.Second)
 		synctest.Wait()
 		d, _ := event.StepFailed.Read(b.hear(event.StepFailed.Subject))
-		if d.Code != codeDeadline || !d.Retryable {
+		if d.Code != codeDeadline || !d.Retryable || !strings.HasPrefix(d.Message, "the job ran longer than its timeout of 1m0s, ") {
 			t.Errorf("%+v", d)
 		}
 		b.Close()

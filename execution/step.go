@@ -39,7 +39,7 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 		return o, logs, nil
 	}
 	if !now().Before(a.Start.Deadline) && !a.Begun {
-		o.code, o.message, o.retryable = codeDeadline, late, true
+		o.code, o.message, o.retryable = codeDeadline, a.late(), true
 		return o, nil, nil
 	}
 	_, finish := observe.RunStep(observe.FromTraceParent(w.ctx, a.Trace), a.Tenant, a.Start.Job, a.execID(), a.stepID())
@@ -115,7 +115,7 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 		case errors.Is(context.Cause(patient), errSilent):
 			o.message = errSilent.Error()
 		case patient.Err() != nil && w.ctx.Err() == nil:
-			o.code, o.message, o.retryable = codeDeadline, late+", and its worker did not answer any more", true
+			o.code, o.message, o.retryable = codeDeadline, a.late()+", and its worker did not answer any more", true
 		}
 		return o, e.logs, pre
 	}

@@ -221,7 +221,7 @@ func (w *work) prepare() (secrets map[string]string, failed *outcome) {
 		case err != nil && errors.Is(context.Cause(ctx), errSilent):
 			return nil, fail(codeLost, errSilent.Error())
 		case err != nil && ctx.Err() != nil && w.ctx.Err() == nil:
-			o := fail(codeDeadline, late)
+			o := fail(codeDeadline, a.late())
 			o.retryable = true
 			return nil, o
 		case err == nil, errors.Is(err, agentclient.ErrRefused): // refused: it was laid out, and a step has begun
@@ -280,7 +280,7 @@ func (w *work) collect(o outcome) outcome {
 			case errors.Is(context.Cause(ctx), errSilent):
 				o.code, o.message = codeLost, errSilent.Error()
 			case ctx.Err() != nil && w.ctx.Err() == nil:
-				o.code, o.message, o.retryable = codeDeadline, late+": artifact "+ref.String()+" was not kept yet", true
+				o.code, o.message, o.retryable = codeDeadline, w.a.late()+": artifact "+ref.String()+" was not kept yet", true
 			case errors.Is(err, agentclient.ErrUnreachable):
 				o.code = codeLost
 			}

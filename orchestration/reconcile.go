@@ -2,6 +2,7 @@ package orchestration
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"fragua.dev/fragua/contract/event"
@@ -93,6 +94,11 @@ func (r *Room) reconcile(ctx context.Context) (time.Time, error) {
 	return next, err
 }
 
+// late says that the job ran too long, in the words of execution.
+func (j *job) late() string {
+	return fmt.Sprintf("the job ran longer than its timeout of %v", time.Duration(j.Spec.TimeoutMS)*time.Millisecond)
+}
+
 // refresh does what is due for a live job.
 func (j *job) refresh(now time.Time) ([]event.Event, error) {
 	switch {
@@ -106,7 +112,7 @@ func (j *job) refresh(now time.Time) ([]event.Event, error) {
 		}
 		return []event.Event{j.request(now)}, nil
 	case j.State == Running && now.Sub(j.Deadline) > overdue:
-		return j.fail(now, Failure{Code: "job_timeout", Message: "the job ran longer than its timeout", Retryable: true}, spec.NewResult("", -1), backoff(j.Spec.RetryBackoffMS))
+		return j.fail(now, Failure{Code: "job_timeout", Message: j.late(), Retryable: true}, spec.NewResult("", -1), backoff(j.Spec.RetryBackoffMS))
 	}
 	j.Round++
 	if j.State == Running {

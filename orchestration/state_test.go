@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
@@ -112,5 +113,19 @@ func TestAnAttemptThatNeverRanIsPlacedAnew(t *testing.T) {
 	}
 	if j := h.job("j"); places != maxPlacements+1 || j.State != Terminated || j.Failure.Code != "lost" {
 		t.Errorf("placed %d times, then %s: %+v", places, j.State, j.Failure)
+	}
+}
+
+// TestAJobThatNobodyEndsIsFailedAfterItsTimeout has execution say nothing.
+func TestAJobThatNobodyEndsIsFailedAfterItsTimeout(t *testing.T) {
+	h := newHouse(t)
+	h.want(201, "POST", "/jobs", `{"job_id":"j","spec":{"command":["x"],"timeout_ms":90000}}`, nil)
+	h.run("j")
+	h.later(90*time.Second + 2*overdue)
+	if _, err := h.room.reconcile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if j := h.job("j"); j.State != Failed || j.Failure.Code != "job_timeout" || j.Failure.Message != "the job ran longer than its timeout of 1m30s" {
+		t.Errorf("it is %s: %+v", j.State, j.Failure)
 	}
 }

@@ -15,7 +15,7 @@ import (
 // Errors, for errors.Is.
 var (
 	ErrNotFound = errors.New("no such artifact")
-	ErrConflict = errors.New("another content is stored under this name")
+	ErrConflict = errors.New("another content is stored under this name and version: give another version, or leave it out of the pipeline file, so that each run has its own")
 	// ErrAway says that the artifact room was not there, or went away: asking again
 	// may help.
 	ErrAway = errors.New("the artifact service is away")

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -21,6 +22,7 @@ import (
 const (
 	pipeSize  = 1 << 20                // of each output pipe, where the kernel lets us
 	afterLife = 200 * time.Millisecond // for output that is still in the pipes when a step has ended
+	nameSize  = 100                    // of a program in a message
 )
 
 // run is one execution of a step.
@@ -56,7 +58,7 @@ func start(j *job, r agentapi.ExecRequest) *run {
 		}
 	}
 	if err != nil {
-		e.fail(err)
+		e.fail(hide(set, err.Error()))
 	}
 	return e
 }
@@ -67,6 +69,9 @@ func (e *run) spawn(r agentapi.ExecRequest, out, errs pipe, set *mask.Set) error
 	defer errs.w.Close()
 	env := environment(e.job, r)
 	program, err := lookPath(r.Command[0], env, e.job.workspace())
+	if errors.Is(err, errNoProgram) { // its name is cut when no part of it is a secret's any more
+		err = fmt.Errorf("there is no program %s in PATH", called(hide(set, r.Command[0])))
+	}
 	if err != nil {
 		return errors.Join(err, out.r.Close(), errs.r.Close())
 	}
@@ -125,13 +130,35 @@ func graceOf(ms int64) time.Duration {
 	return time.Duration(ms) * time.Millisecond
 }
 
+// hide returns text without secrets.
+func hide(set *mask.Set, text string) string {
+	m := mask.NewMasker(set)
+	return string(m.Flush(m.Mask(nil, []byte(text))))
+}
+
+// called is how a message names a program: in short, and in quotes where the name could
+// be taken for something else.
+func called(name string) string {
+	short := name
+	if len(short) > nameSize {
+		short = strings.ToValidUTF8(short[:nameSize], "") + "…"
+	}
+	plain := func(r rune) bool {
+		return unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("._+-*…", r)
+	}
+	if name == "" || strings.ContainsFunc(short, func(r rune) bool { return !plain(r) }) {
+		return strconv.QuoteToGraphic(short)
+	}
+	return short
+}
+
 // fail ends an execution that never began.
-func (e *run) fail(err error) {
+func (e *run) fail(why string) {
 	e.mu.Lock()
 	e.x.State, e.x.Code, e.x.ExitCode, e.x.Finished = agentapi.Failed, agentapi.CodeStart, -1, time.Now().UTC()
-	e.x.Message = fmt.Sprintf("the program cannot be started: %v", err)
+	e.x.Message = "the program cannot be started: " + why
 	e.mu.Unlock()
-	e.spool.mark("the program cannot be started: " + err.Error())
+	e.spool.mark(e.x.Message)
 	e.spool.finish()
 	close(e.done)
 }
@@ -239,6 +266,8 @@ func Tells(variable string) bool {
 	return false
 }
 
+var errNoProgram = errors.New("there is no such program in PATH")
+
 // lookPath finds a program as execvp does, by the step's own PATH.
 func lookPath(name string, env []string, dir string) (string, error) {
 	if strings.Contains(name, "/") {
@@ -261,7 +290,7 @@ func lookPath(name string, env []string, dir string) (string, error) {
 			return file, nil
 		}
 	}
-	return "", errors.New("there is no program of this name in PATH")
+	return "", errNoProgram
 }
 
 func executable(file string) error {
