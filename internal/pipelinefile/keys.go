@@ -29,22 +29,25 @@ type form struct {
 
 func (f form) all() []string { return slices.Concat(f.keys, f.more) }
 
-// elsewhere says what other systems' keys are called here.
+// elsewhere says what other systems' keys are called here, where they mean the same.
 var elsewhere = map[string]string{
-	"script": "run", "scripts": "run", "sh": "run", "shell": "run", "bash": "run", "exec": "run", "commands": "run", "before_script": "run",
-	"cmd": "command", "args": "command", "entrypoint": "command",
+	"script": "run", "scripts": "run", "sh": "run", "bash": "run", "exec": "run", "commands": "run",
+	"cmd": "command", "entrypoint": "command",
 	"depends_on": "needs", "depends-on": "needs", "dependsOn": "needs", "dependencies": "needs", "after": "needs", "requires": "needs", "need": "needs",
 	"environment": "env", "variables": "env", "vars": "env",
-	"container": "image", "runs-on": "image", "docker": "image",
+	"container": "image", "docker": "image",
 	"timeout-minutes": "timeout", "timeoutSeconds": "timeout",
-	"retry": "retries", "attempts": "retries", "max_retries": "retries", "max": "limit", "count": "limit", "delay": "backoff",
-	"secret": "secrets", "stages": "jobs", "tasks": "jobs", "job": "jobs", "pipeline": "jobs", "workflows": "jobs",
+	"retry": "retries", "max_retries": "retries", "max": "limit", "count": "limit", "delay": "backoff",
+	"secret": "secrets", "tasks": "jobs", "job": "jobs", "pipeline": "jobs", "workflows": "jobs",
 	"step": "steps", "title": "name", "id": "name", "displayName": "name",
-	"undo": "compensate", "rollback": "compensate", "artifact": "artifacts", "outputs": "artifacts",
+	"undo": "compensate", "rollback": "compensate", "artifact": "artifacts",
 	"cpu": "cpu_m", "cpus": "cpu_m", "memory": "memory_mb", "mem": "memory_mb", "ram": "memory_mb", "gpus": "gpu",
-	"limits": "resources", "requests": "resources", "node_selector": "affinity", "zone": "by_zone", "pool": "by_pool", "executor": "by_executor_type",
+	"limits": "resources", "requests": "resources", "node_selector": "affinity", "nodeSelector": "affinity", "zone": "by_zone", "pool": "by_pool", "executor": "by_executor_type",
 	"file": "path", "repo": "repository",
 }
+
+// units are those of keys that others give in other ones.
+var units = map[string]string{"cpu_m": "thousandths of a core", "memory_mb": "MiB"}
 
 // absent says of keys that other systems have, and this one has not, what to do.
 var absent = map[string]string{
@@ -55,14 +58,26 @@ var absent = map[string]string{
 	"if":       "there are no conditions; a script can end early with exit 0",
 	"when":     "there are no conditions; a script can end early with exit 0",
 	"stage":    "there are no stages; needs: names the jobs that must have succeeded first",
-	"matrix":   "there is no matrix; write one job for each case: an anchor (&name) and << repeat what they share",
-	"strategy": "there is no matrix; write one job for each case: an anchor (&name) and << repeat what they share",
+	"stages":   "there are no stages; needs: names the jobs that must have succeeded first",
+	"runs-on":  "where a job runs is its affinity, such as affinity: {by_pool: NAME}; without it a job runs anywhere",
+	"runs_on":  "where a job runs is its affinity, such as affinity: {by_pool: NAME}; without it a job runs anywhere",
+	"args":     "command: holds the program and its arguments, as one list",
+	"shell":    "run: is a script for /bin/sh; another shell is a program of command: [bash, -c, SCRIPT]",
+	"attempts": "retries count the attempts after the first: three attempts are retries: 2",
+	"outputs":  "a job hands on nothing but files: artifacts: keeps them, and source: has another job start from them",
+
+	"before_script": "there is no script before: write it at the beginning of run:, or as the first of steps:",
+	"matrix":        "there is no matrix; write one job for each case: an anchor (&name) and << repeat what they share",
+	"strategy":      "there is no matrix; write one job for each case: an anchor (&name) and << repeat what they share",
 }
 
 // advice says what someone who wrote an unknown key may have meant. sure is true
 // when it is a key of the form.
 func (f form) advice(written string) (text string, sure bool) {
 	if key, ok := elsewhere[written]; ok && slices.Contains(f.keys, key) {
+		if unit := units[key]; unit != "" {
+			return "it is called " + key + " here, in " + unit, true
+		}
 		return "it is called " + key + " here", true
 	}
 	if near := nearest(written, f.all()); near != "" {

@@ -109,8 +109,8 @@ func quotaSchema() schema {
 		return schema{"type": "integer", "minimum": 0, "maximum": most, "description": text}
 	}
 	return object(quotaForm, schema{
-		"cpu_m":     amount(1_024_000, "Thousandths of a CPU core; 50 unless given"),
-		"memory_mb": amount(16_777_216, "Memory in MiB; 256 unless given"),
+		"cpu_m":     amount(1_024_000, fmt.Sprintf("Thousandths of a CPU core; %d unless given", spec.DefaultCPUm)),
+		"memory_mb": amount(16_777_216, fmt.Sprintf("Memory in MiB; %d unless given", spec.DefaultMemoryMB)),
 		"gpu":       amount(1024, "Whole GPUs"),
 		"io":        amount(1_000_000, "Disk and network weight, in MB/s"),
 	})

@@ -107,6 +107,8 @@ func syntax(err error) error {
 		message = "a value cannot begin with this character; put it in quotes"
 	case strings.Contains(message, "mapping value is not allowed"):
 		message = "a text that holds ': ' needs quotes around it, or | and a line of its own"
+	case strings.Contains(message, "non-map value is specified"), strings.Contains(message, "value is not allowed in this context"):
+		message = "this is neither key: value nor part of the value above; text below a key with | or > is indented further than that key"
 	case strings.Contains(message, "could not find flow mapping end"):
 		message = "this { is not closed"
 	case strings.Contains(message, "sequence end token"):
