@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -11,14 +10,13 @@ import (
 
 func validateCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "validate FILE…", Short: "Check pipeline files, or those of folders", Example: "  fragua validate fragua.yaml",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return usage(errors.New("want FILE…; see fragua validate --help"))
-			}
-			return nil
-		},
+		Use: "validate [FILE…]", Short: "Check pipeline files, or those of folders",
+		Long:    "Check pipeline files, or those of folders; without FILE the one of this folder, which\nfragua run would run.",
+		Example: "  fragua validate\n  fragua validate ci/build.yaml examples/go",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				args = []string{"."}
+			}
 			bad := 0
 			for _, f := range args {
 				f, err := findFile([]string{f})

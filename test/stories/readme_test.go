@@ -1,6 +1,9 @@
 package stories
 
 import (
+	"context"
+	"encoding/json"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -8,6 +11,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"fragua.dev/fragua/test/program"
 )
 
 // changes are what is another in each run.
@@ -47,5 +53,49 @@ func TestReadmeShowsWhatRunPrints(t *testing.T) {
 	}
 	if got, want := lines(string(out)), lines(sample); !slices.Equal(got, want) {
 		t.Errorf("README.md shows\n%s\nand it is\n%s", sample, out)
+	}
+}
+
+// TestReadmesJobSucceeds submits what README.md has curl submit.
+func TestReadmesJobSucceeds(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sample := regexp.MustCompile(`-d '(\{.*\})' http://.*/jobs\n`).FindSubmatch(readme)
+	if sample == nil {
+		t.Fatal("README.md has no job for curl")
+	}
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), readyTime+awaitTime)
+	defer cancel()
+	s, err := program.Start(ctx, exe, t.TempDir(), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Stop(stopTime); err != nil {
+			t.Error(err)
+		}
+	})
+	var job struct {
+		ID      string          `json:"job_id"`
+		State   string          `json:"state"`
+		Failure json.RawMessage `json:"failure"`
+	}
+	if _, err := s.Call(ctx, http.DefaultClient, http.MethodPost, "/jobs", json.RawMessage(sample[1]), &job); err != nil {
+		t.Fatal(err)
+	}
+	for each := time.NewTicker(awaitEach); job.State != "SUCCEEDED"; <-each.C {
+		if _, err := s.Call(ctx, http.DefaultClient, http.MethodGet, "/jobs/"+job.ID, nil, &job); err != nil {
+			t.Fatal(err)
+		}
+		if job.State == "FAILED" {
+			t.Fatalf("%s failed: %s", sample[1], job.Failure)
+		}
 	}
 }
