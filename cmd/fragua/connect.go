@@ -174,7 +174,7 @@ func readAddress(data string) (string, error) {
 // the usual one. No token is sent to a server that it is not for, nor to who has the
 // address of one that is gone.
 func findToken(server, data string) string {
-	if t, err := keptToken(server); err == nil {
+	if t, err := keptToken(server, ""); err == nil {
 		return t
 	}
 	folders := []string{data}

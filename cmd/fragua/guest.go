@@ -36,6 +36,9 @@ func newGuest(s Settings, begins bool) *guest {
 // one that is starting, and a moment for somebody to come, which is told on note if it
 // takes long.
 func (g *guest) enter(ctx context.Context, token string, moment time.Duration, note io.Writer) (c *client.Client, own bool, err error) {
+	if token == "" {
+		token, _ = keptToken("", g.s.Data) // else the owner's
+	}
 	for range maxEnter {
 		h, err := find(ctx, g.s.Data, moment, note)
 		if err != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -89,22 +88,28 @@ func loginCommand() *cobra.Command {
 				return usage(errors.New("that is no token: want one as fragua token create prints it, on standard input"))
 			}
 			server, _ := cmd.Flags().GetString("server")
-			if data, _ := cmd.Flags().GetString("data"); server == "" && data != "" {
+			data, _ := cmd.Flags().GetString("data")
+			at := server
+			if server == "" && data != "" {
 				h, err := find(cmd.Context(), data, soonTime, cmd.ErrOrStderr())
 				if err != nil {
 					return err
 				}
-				server = h.url
+				if h.url == "" {
+					return fmt.Errorf("the token is not kept: there is no server on %s that could say whose it is", data)
+				}
+				at = h.url
+			} else if server == "" {
+				server, at = defaultURL, defaultURL
 			}
 			var who struct {
 				Sub    string `json:"sub"`
 				Tenant string `json:"tenant_id"`
 			}
-			server = cmp.Or(server, defaultURL)
-			if err := client.New(server, token).Call(cmd.Context(), "GET", "/whoami", nil, &who); err != nil {
+			if err := client.New(at, token).Call(cmd.Context(), "GET", "/whoami", nil, &who); err != nil {
 				return fmt.Errorf("the token is not kept: %w", err)
 			}
-			if err := keepToken(server, token); err != nil {
+			if err := keepToken(server, data, token); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "logged in as %s of tenant %s\n", printable(who.Sub), printable(who.Tenant))

@@ -36,6 +36,9 @@ func logsCommand() *cobra.Command {
 			return exactly(1)(cmd, args)
 		},
 		RunE: call(func(cmd *cobra.Command, args []string, c *client.Client) error {
+			if o.tail < 0 && cmd.Flags().Changed("tail") {
+				return usage(errors.New("--tail: want a number from 0 on"))
+			}
 			if o.exec != "" {
 				return o.print(cmd, c, o.exec)
 			}
@@ -45,7 +48,8 @@ func logsCommand() *cobra.Command {
 	cmd.Flags().IntVar(&o.attempt, "attempt", 0, "of this attempt; the newest unless given")
 	cmd.Flags().StringVar(&o.exec, "exec", "", "of this execution, in place of a job's")
 	cmd.Flags().BoolVarP(&o.follow, "follow", "f", false, "go on until the job ends")
-	cmd.Flags().IntVar(&o.tail, "tail", 0, "only the last lines of each step")
+	cmd.Flags().IntVar(&o.tail, "tail", -1, "only so many last lines of each step")
+	cmd.Flags().Lookup("tail").DefValue = "all"
 	return cmd
 }
 
@@ -70,6 +74,7 @@ func (o logOptions) job(cmd *cobra.Command, c *client.Client, id string) error {
 	if o.attempt > 0 && o.attempt < j.Attempts {
 		return o.earlier(cmd, c, j)
 	}
+	said := false
 	for i := range j.Steps {
 		if o.step != "" && j.Steps[i].Name != o.step {
 			continue
@@ -87,9 +92,20 @@ func (o logOptions) job(cmd *cobra.Command, c *client.Client, id string) error {
 		if j.Steps[i].Exec == "" {
 			continue
 		}
+		said = true
 		if err := o.print(cmd, c, j.Steps[i].Exec); err != nil {
 			return err
 		}
+	}
+	if !said {
+		why := "there is no log yet"
+		if ended(j.State) {
+			why = "there is no log"
+		}
+		if j.Failure != nil {
+			why += ": " + j.Failure.Message
+		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", j.State, printable(why))
 	}
 	return nil
 }
@@ -153,7 +169,7 @@ func executions(ctx context.Context, c *client.Client, job string) ([]execView, 
 // print prints the log of an execution.
 func (o logOptions) print(cmd *cobra.Command, c *client.Client, exec string) error {
 	q := url.Values{}
-	if o.tail > 0 {
+	if o.tail >= 0 {
 		q.Set("tail", fmt.Sprint(o.tail))
 	}
 	to := &counted{w: calmed(cmd.OutOrStdout())}

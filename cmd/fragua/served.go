@@ -84,9 +84,10 @@ func onThisMachine(server string) bool {
 	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// keepToken keeps a token for later calls of the server at a URL.
-func keepToken(server, token string) error {
-	at, err := origin(server)
+// keepToken keeps a token for later calls of the server at a URL, or of whoever has a data
+// folder.
+func keepToken(server, data, token string) error {
+	at, err := whose(server, data)
 	if err != nil {
 		return err
 	}
@@ -100,9 +101,9 @@ func keepToken(server, token string) error {
 	return os.WriteFile(file, []byte(at+"\n"+token+"\n"), 0o600)
 }
 
-// keptToken returns the token that was kept for the server at a URL.
-func keptToken(server string) (string, error) {
-	at, err := origin(server)
+// keptToken returns the token that was kept for the server at a URL, or for a data folder.
+func keptToken(server, data string) (string, error) {
+	at, err := whose(server, data)
 	if err != nil {
 		return "", err
 	}
@@ -118,6 +119,15 @@ func keptToken(server string) (string, error) {
 		return f[1], nil
 	}
 	return "", errors.New("it is for another server")
+}
+
+// whose is what a token is kept for: a folder's server may have any port.
+func whose(server, data string) (string, error) {
+	if server != "" {
+		return origin(server)
+	}
+	abs, err := filepath.Abs(data)
+	return (&url.URL{Scheme: "file", Path: abs}).String(), err
 }
 
 // origin is the part of a URL that says which server it is.

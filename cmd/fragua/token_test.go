@@ -41,7 +41,7 @@ func TestTokensGoToTheirOwnServerAlone(t *testing.T) {
 	if got := findToken("http://"+address, data); got != "" {
 		t.Errorf("who took the address of a server that is gone is told %q", got)
 	}
-	if err := keepToken("http://ci.example.com", "of-login"); err != nil {
+	if err := keepToken("http://ci.example.com", "", "of-login"); err != nil {
 		t.Fatal(err)
 	}
 	if got := findToken("http://ci.example.com", data); got != "of-login" {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -137,6 +138,14 @@ func why(j jobView) string {
 }
 
 // summary ends what is shown: how the run went, and how to look deeper.
+// deeperInto is the command that shows why a job failed: its log, if it has one.
+func deeperInto(j jobView) string {
+	if slices.ContainsFunc(j.Steps, func(s stepView) bool { return s.Exec != "" }) {
+		return "fragua job logs " + j.ID
+	}
+	return "fragua job get " + j.ID
+}
+
 func (r *follower) summary(state string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -154,7 +163,7 @@ func (r *follower) summary(state string) {
 			left++
 		}
 		if j.State == "FAILED" || j.State == "TERMINATED" {
-			deeper = append(deeper, "  fragua job logs "+j.ID+r.hint)
+			deeper = append(deeper, "  "+deeperInto(j)+r.hint+"  # "+printable(j.Name))
 		}
 	}
 	var parts []string

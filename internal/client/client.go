@@ -35,6 +35,7 @@ const (
 type Client struct {
 	token string
 	http  *http.Client
+	wait  time.Duration // before the first request that is sent again
 
 	mu   sync.Mutex
 	base string
@@ -45,7 +46,7 @@ type Client struct {
 func New(base, token string) *Client {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.DialContext = (&net.Dialer{Timeout: dialTime}).DialContext
-	return &Client{base: strings.TrimRight(base, "/"), token: token, http: &http.Client{Transport: t}}
+	return &Client{base: strings.TrimRight(base, "/"), token: token, wait: firstWait, http: &http.Client{Transport: t}}
 }
 
 // Elsewhere has the client ask find where the server is when it does not answer any
@@ -92,7 +93,7 @@ func (p *Problem) Error() string {
 		fmt.Fprintf(&b, "\n  %s: %s", e.Location, e.Message)
 	}
 	if p.Status == http.StatusUnauthorized {
-		b.WriteString("\n  give a token: --token, FRAGUA_TOKEN, fragua login, or --data DIR of a server on this machine")
+		b.WriteString("\n  give a token: --token, FRAGUA_TOKEN, fragua login, or --data DIR of a server on this machine;\n  fragua logout forgets the one that login kept")
 	}
 	return b.String()
 }
@@ -106,7 +107,7 @@ func (c *Client) Do(ctx context.Context, method, path string, body io.Reader, he
 	if body != nil {
 		again, _ = body.(io.Seeker)
 	}
-	for try, wait := 1, firstWait; ; try, wait = try+1, min(2*wait, mostWait) {
+	for try, wait := 1, c.wait; ; try, wait = try+1, min(2*wait, mostWait) {
 		resp, err := c.once(ctx, method, path, body, header)
 		pause := wait + rand.N(wait)
 		var p *Problem
@@ -220,6 +221,7 @@ func (c *Client) Open(ctx context.Context, path, accept string) (io.ReadCloser, 
 // the place after; see GET /events. When the stream breaks off it goes on where it
 // was, for as long as follow says that it has no end.
 func (c *Client) Events(ctx context.Context, subjects []string, after string, follow bool, yield func(place string, e event.Event, raw []byte) error) error {
+	opened := false
 	for fails := 0; ; {
 		q := url.Values{"follow": {strconv.FormatBool(follow)}}
 		for _, s := range subjects {
@@ -230,9 +232,14 @@ func (c *Client) Events(ctx context.Context, subjects []string, after string, fo
 			header.Set("Last-Event-ID", after)
 		}
 		resp, err := c.Do(ctx, http.MethodGet, "/events?"+q.Encode(), nil, header)
+		if p := (*Problem)(nil); err != nil && opened && follow && fails < tries && ctx.Err() == nil && !errors.As(err, &p) {
+			fails++ // it is away: each of these takes several seconds
+			continue
+		}
 		if err != nil {
 			return err
 		}
+		opened = true
 		before := after
 		err = sse(resp.Body, func(id string, data []byte) error {
 			e, err := event.Decode(data)

@@ -1,12 +1,18 @@
 package client
 
 import (
+	"context"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"fragua.dev/fragua/contract/event"
 )
 
 // TestAServerThatIsStartedAgainIsFound has it come back on another port.
@@ -51,5 +57,53 @@ func TestWhatWasCutOffIsAskedAgain(t *testing.T) {
 	}
 	if _, err := c.Do(t.Context(), "POST", "/", strings.NewReader("x"), nil); err == nil || posts.Load() != 1 {
 		t.Errorf("%v, sent %d times", err, posts.Load())
+	}
+}
+
+// TestEventsGoOnAfterALongAbsence has a server that is away for longer than one request
+// asks for it, and comes again elsewhere.
+func TestEventsGoOnAfterALongAbsence(t *testing.T) {
+	lis := func() net.Listener {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	var places []string
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		places = append(places, r.Header.Get("Last-Event-ID"))
+		e := event.RunStarted.Event(event.About{Tenant: "a", Key: "r", Correlation: "c", At: time.Now()}, event.RunMoved{Run: "r"})
+		fmt.Fprintf(w, "id: %d\ndata: %s\n\n", len(places), e.AppendJSON(nil))
+	})
+	first, second := httptest.NewServer(handler), httptest.NewUnstartedServer(handler)
+	second.Listener.Close()
+	second.Listener = lis()
+	defer second.Close()
+	c, asked := New(first.URL, ""), 0
+	c.wait = time.Millisecond
+	c.Elsewhere(func() string {
+		if asked++; asked < 3*tries/2 {
+			return ""
+		}
+		if asked == 3*tries/2 {
+			second.Start()
+		}
+		return second.URL
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	n := 0
+	err := c.Events(ctx, nil, "0", true, func(string, event.Event, []byte) error {
+		switch n++; n {
+		case 1:
+			first.CloseClientConnections()
+			first.Listener.Close()
+		case 2:
+			cancel()
+		}
+		return nil
+	})
+	if n != 2 || strings.Join(places, " ") != "0 1" {
+		t.Errorf("%d events from places %q: %v", n, places, err)
 	}
 }
