@@ -40,7 +40,8 @@ type execution struct {
 	Attempt int                   `json:"attempt"`
 	Fact    event.Event           `json:"fact,omitzero"`     // that told its end
 	Address string                `json:"address,omitempty"` // of a POST /exec: where it runs,
-	Request *agentapi.ExecRequest `json:"request,omitempty"` // and what was asked for
+	Request *agentapi.ExecRequest `json:"request,omitempty"` // and what was asked for,
+	Secrets []string              `json:"secrets,omitempty"` // and names of those that the job's steps are given
 	Because event.Cause           `json:"because,omitzero"`
 	Hash    []byte                `json:"hash,omitempty"` // of that, or of the command of a job's step
 }

@@ -1,7 +1,6 @@
 package execution
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -109,7 +108,7 @@ func (r *Room) exec(ctx context.Context, in *struct{ Body execOrder }) (*execRep
 	if !errors.Is(err, sqldb.ErrNoRows) {
 		return nil, err
 	}
-	address, worker, job, attempt, err := r.place(ctx, t, o)
+	at, err := r.place(ctx, t, o)
 	if err != nil {
 		return nil, r.unless(ctx, err, "Job::execute", o.Job)
 	}
@@ -128,12 +127,12 @@ func (r *Room) exec(ctx context.Context, in *struct{ Body execOrder }) (*execRep
 	}
 	x := execution{
 		Execution: Execution{
-			ID: o.Exec, Step: o.Step, Job: o.Job, Worker: worker, State: agentapi.Started, Started: r.cfg.Now().UTC(),
+			ID: o.Exec, Step: o.Step, Job: o.Job, Worker: at.worker, State: agentapi.Started, Started: r.cfg.Now().UTC(),
 			ExecResult: spec.NewResult(string(o.Exec), -1),
 		},
-		Tenant: t, Address: address, Because: event.Cause{Correlation: httpapi.Correlation(ctx), TraceParent: httpapi.TraceParent(ctx)}, Hash: hashOf(asked),
+		Tenant: t, Address: at.address, Secrets: at.secrets, Because: event.Cause{Correlation: httpapi.Correlation(ctx), TraceParent: httpapi.TraceParent(ctx)}, Hash: hashOf(asked),
 		Request: &agentapi.ExecRequest{
-			Exec: o.Exec, Step: o.Step, Job: job, Attempt: attempt, Name: o.Name, Command: o.Command, Env: o.Env, TimeoutMS: o.TimeoutMS,
+			Exec: o.Exec, Step: o.Step, Job: at.job, Attempt: at.attempt, Name: o.Name, Command: o.Command, Env: o.Env, TimeoutMS: o.TimeoutMS,
 		},
 	}
 	var had *execution
@@ -175,24 +174,34 @@ func (r *Room) same(ctx context.Context, old execution, asked execOrder) (*execR
 	return &execReply{Status: http.StatusOK, Body: old.Execution}, nil
 }
 
+// A place is where a command runs: on a worker, for the attempt that is at work there, if
+// there is one.
+type place struct {
+	address string
+	worker  ident.Worker
+	job     ident.Job
+	attempt int
+	secrets []string // names of those that the attempt is given
+}
+
 // place finds the worker that an order is for. A worker without a job may be told one
 // as a label; not one that is or was a job's, whose story would go on after its end.
-func (r *Room) place(ctx context.Context, t ident.Tenant, o execOrder) (address string, w ident.Worker, job ident.Job, attempt int, err error) {
+func (r *Room) place(ctx context.Context, t ident.Tenant, o execOrder) (place, error) {
 	if a := r.runs(t, o.Job); a != nil && (o.Worker == "" || o.Worker == a.Start.Worker) {
-		return a.Start.Address, a.Start.Worker, o.Job, a.Start.Attempt, nil
+		return place{a.Start.Address, a.Start.Worker, o.Job, a.Start.Attempt, a.Start.Spec.SecretRefs}, nil
 	}
 	ofJob := o.Worker == "" // none but a job's own worker will do
 	if !ofJob && o.Job != "" {
 		err := r.db.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM attempt WHERE tenant = $1 AND job = $2)`, string(t), string(o.Job)).Scan(&ofJob)
 		if err != nil {
-			return "", "", "", 0, err
+			return place{}, err
 		}
 	}
 	if ofJob {
-		return "", "", "", 0, absent("running job")
+		return place{}, absent("running job")
 	}
-	address, err = r.addressOf(ctx, t, o.Worker)
-	return address, o.Worker, "", 0, err
+	address, err := r.addressOf(ctx, t, o.Worker)
+	return place{address: address, worker: o.Worker}, err
 }
 
 // runs returns the attempt of a job that is at work; nil if there is none.
@@ -222,128 +231,6 @@ func (r *Room) addressOf(ctx context.Context, t ident.Tenant, w ident.Worker) (a
 			return "", absent("worker")
 		}
 	}
-}
-
-func (x *execution) about() event.About {
-	return event.About{
-		Tenant: x.Tenant, Key: string(x.job()), Twist: string(x.ID),
-		Correlation: x.Because.Correlation, TraceParent: x.Because.TraceParent, At: x.Started,
-	}
-}
-
-// job returns the job that is told of x: a worker without one has its own name.
-func (x *execution) job() ident.Job { return cmp.Or(x.Job, ident.Job(x.Worker)) }
-
-func (x *execution) began() event.Event {
-	return event.StepStarted.Event(x.about(), event.StepBegin{Step: x.Step, Job: x.job(), Exec: x.ID, Index: -1, Try: 1, At: x.Started})
-}
-
-func (x *execution) ended() event.Event {
-	a := x.about()
-	a.At = *x.Finished
-	if x.State == agentapi.Completed {
-		return event.StepCompleted.Event(a, event.StepEnd{
-			Step: x.Step, ResultRef: string(x.ID), DurationMS: x.DurationMS, Job: x.job(), Exec: x.ID, Index: -1, Try: 1, Result: x.ExecResult, At: *x.Finished,
-		})
-	}
-	return event.StepFailed.Event(a, event.StepFault{
-		Step: x.Step, Code: x.Code, Message: x.Message, Job: x.job(), Exec: x.ID, Index: -1, Try: 1, Last: true,
-		DurationMS: x.DurationMS, Result: x.ExecResult, At: *x.Finished,
-	})
-}
-
-// detach runs an execution that belongs to no attempt.
-func (r *Room) detach(x execution) {
-	run := r.register(x)
-	r.wg.Go(func() {
-		agent := r.cfg.Dial(x.Address, x.Tenant, x.Worker)
-		defer agent.Close()
-		heard, silent := context.WithCancelCause(r.ctx)
-		defer silent(nil)
-		defer keepAlive(r.ctx, agent, silent)()
-		var ended agentapi.Exec
-		err := r.again(r.ctx, func() (err error) {
-			ended, err = agent.Exec(r.ctx, *x.Request)
-			return err
-		})
-		var logs *keptLog
-		if err == nil {
-			ended, logs, err = r.follow(heard, agent, x.Tenant, ended)
-		}
-		if err != nil && errors.Is(context.Cause(heard), errSilent) {
-			err = errSilent
-		}
-		if r.ctx.Err() != nil {
-			return
-		}
-		close(run.printed)
-		o := outcome{exec: x.ID, started: x.Started, at: r.cfg.Now().UTC(), result: spec.NewResult(string(x.ID), -1)}
-		if err != nil {
-			o.code, o.message = codeLost, err.Error()
-		} else {
-			o = (&attempt{Start: event.JobStart{Deadline: o.at.Add(time.Hour)}}).judge(ended)
-		}
-		x.State, x.Finished, x.DurationMS, x.ExecResult = agentapi.Completed, &o.at, o.ms(), o.result
-		if o.code != "" {
-			x.State, x.Code, x.Message = agentapi.Failed, o.code, o.message
-		}
-		x.Request = nil
-		x.Fact = x.ended()
-		err = r.db.Write(r.ctx, func(tx *sqldb.Tx) error {
-			if err := logs.save(tx); err != nil {
-				return err
-			}
-			if err := saveExec(tx, x); err != nil {
-				return err
-			}
-			return tx.Emit(x.Fact)
-		})
-		if err != nil && r.ctx.Err() == nil {
-			r.cfg.Log.Error("an execution's end cannot be saved", "exec_id", x.ID, "error", err)
-		}
-		logs.release()
-		r.finished(x)
-	})
-}
-
-// resumeExecs takes up the executions of POST /exec that had not ended.
-func (r *Room) resumeExecs(ctx context.Context) error {
-	rows, err := r.db.Query(ctx, `SELECT body FROM exec WHERE state = 'STARTED'`)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		x, err := decodeExec(rows)
-		if err != nil {
-			return err
-		}
-		if x.Request != nil && r.runningExec(x.Tenant, x.ID) == nil {
-			r.detach(x)
-		}
-	}
-	return rows.Err()
-}
-
-// lone remembers the worker that POST /workers made.
-func (r *Room) lone(ctx context.Context, e event.Event, d event.WorkerMade) error {
-	if d.Job != "" {
-		return nil
-	}
-	return r.db.Write(ctx, func(tx *sqldb.Tx) error {
-		_, err := tx.Exec(`INSERT INTO lone_worker (tenant, id, address) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, string(e.Tenant), string(d.Worker), d.Address)
-		return err
-	})
-}
-
-func (r *Room) forget(t ident.Tenant, w ident.Worker, job ident.Job) error {
-	if job != "" {
-		return nil
-	}
-	return r.db.Write(r.ctx, func(tx *sqldb.Tx) error {
-		_, err := tx.Exec(`DELETE FROM lone_worker WHERE tenant = $1 AND id = $2`, string(t), string(w))
-		return err
-	})
 }
 
 // complete waits for an execution's end, for a while.

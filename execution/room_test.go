@@ -31,14 +31,15 @@ import (
 
 // worker is an agent in memory. Its executions go on until they are let go.
 type worker struct {
-	mu      sync.Mutex
-	asked   []agentapi.ExecRequest
-	renewed int
-	stopped bool   // it answers no sign of life
-	gone    bool   // there is nobody
-	log     []byte // what its executions have printed, in frames
-	over    map[ident.Exec]chan struct{}
-	file    func(ctx context.Context) (io.ReadCloser, string, error)
+	mu       sync.Mutex
+	asked    []agentapi.ExecRequest
+	renewed  int
+	stopped  bool   // it answers no sign of life
+	gone     bool   // there is nobody
+	ignorant bool   // it knows of no execution
+	log      []byte // what its executions have printed, in frames
+	over     map[ident.Exec]chan struct{}
+	file     func(ctx context.Context) (io.ReadCloser, string, error)
 }
 
 func newWorker() *worker { return &worker{over: map[ident.Exec]chan struct{}{}} }
@@ -89,6 +90,12 @@ func (w *worker) wait(ctx context.Context, id ident.Exec) error {
 }
 
 func (w *worker) Complete(ctx context.Context, r agentapi.CompleteRequest) (agentapi.Exec, error) {
+	w.mu.Lock()
+	ignorant := w.ignorant
+	w.mu.Unlock()
+	if ignorant {
+		return agentapi.Exec{}, errors.New("no such execution")
+	}
 	err := w.wait(ctx, r.Exec)
 	return agentapi.Exec{Exec: r.Exec, State: agentapi.Completed, Started: time.Now(), Finished: time.Now()}, err
 }

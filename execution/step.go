@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"fragua.dev/fragua/contract/agentapi"
+	"fragua.dev/fragua/contract/artifacts"
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/contract/spec"
@@ -251,7 +252,7 @@ func (r *Room) again(ctx context.Context, fn func() error) error {
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		began := r.cfg.Now()
 		err := fn()
-		if err == nil || ctx.Err() != nil || errors.Is(err, agentclient.ErrRefused) {
+		if err == nil || ctx.Err() != nil || errors.Is(err, agentclient.ErrRefused) || errors.Is(err, artifacts.ErrNoSecret) {
 			return err
 		}
 		if r.cfg.Now().Sub(began) > time.Second {

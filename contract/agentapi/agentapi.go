@@ -46,6 +46,7 @@ type ExecRequest struct {
 	Command   []string          `json:"command"`
 	Env       map[string]string `json:"env,omitempty"`
 	Secrets   map[string]string `json:"secrets,omitempty"` // environment variables too, and masked in the log
+	Hidden    []string          `json:"hidden,omitempty"`  // masked in the log alone
 	TimeoutMS int64             `json:"timeout_ms,omitempty"`
 	GraceMS   int64             `json:"grace_ms,omitempty"`
 	WaitMS    int64             `json:"wait_ms,omitempty"` // for the end, before the answer: a short step is one call; at most MaxExecWait

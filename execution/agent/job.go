@@ -8,8 +8,10 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -37,6 +39,7 @@ type job struct {
 	filled  bool // the workspace has been laid out
 	steps   map[ident.Step]*run
 	execs   map[ident.Exec]*run
+	secrets map[string]bool // values that the job was told until now
 	expires time.Time
 }
 
@@ -48,6 +51,7 @@ func newJob(o agentapi.Order, roots *x509.CertPool, log *slog.Logger) (*job, err
 	j := &job{
 		order: o, log: log, boss: os.Getppid(), tls: identity.Server(cert.TLS(), roots, o.Client), lease: time.Duration(o.LeaseMS) * time.Millisecond,
 		expired: make(chan struct{}), over: make(chan struct{}), steps: map[ident.Step]*run{}, execs: map[ident.Exec]*run{},
+		secrets: map[string]bool{},
 	}
 	for i, d := range []string{j.workspace(), j.temp()} { // which may be there, as close left them
 		if err := os.MkdirAll(d, 0o700); err != nil {
@@ -66,6 +70,18 @@ func newJob(o agentapi.Order, roots *x509.CertPool, log *slog.Logger) (*job, err
 
 func (j *job) workspace() string { return filepath.Join(j.order.Dir, "workspace") }
 func (j *job) temp() string      { return filepath.Join(j.order.Dir, "tmp") }
+
+// hide returns what must not be seen in the log of an execution: all that the job was told
+// until now, as an earlier step may have left it in the workspace, in a file of tools.
+func (j *job) hide(r agentapi.ExecRequest) []string {
+	for _, s := range r.Secrets {
+		j.secrets[s] = true
+	}
+	for _, s := range r.Hidden {
+		j.secrets[s] = true
+	}
+	return slices.Collect(maps.Keys(j.secrets))
+}
 
 // renew puts the end of the lease off.
 func (j *job) renew() time.Time {

@@ -39,15 +39,12 @@ type run struct {
 	kill  *time.Timer
 }
 
-// start runs a step. What cannot be started is an execution that failed.
+// start runs a step. What cannot be started is an execution that failed. Who calls it
+// holds j.mu.
 func start(j *job, r agentapi.ExecRequest) *run {
 	e := &run{job: j, done: make(chan struct{}), x: agentapi.Exec{Exec: r.Exec, Step: r.Step, State: agentapi.Started, Started: time.Now().UTC()}}
 	e.spool = newSpool(filepath.Join(j.order.Dir, "log-"+string(r.Exec)))
-	var secrets []string
-	for _, s := range r.Secrets {
-		secrets = append(secrets, s)
-	}
-	set := mask.New(secrets)
+	set := mask.New(j.hide(r))
 	out, err := newPipe()
 	if err == nil {
 		var errs pipe

@@ -228,6 +228,18 @@ func Run(t *testing.T, open func(t *testing.T) provider.Provider) {
 		}
 	})
 
+	t.Run("what an earlier step was told is masked", func(t *testing.T) {
+		b, c, _ := make(t, "wrk_1")
+		_, _, err := b.Run(c, agentapi.ExecRequest{Exec: "exe_1", Command: sh(`echo "$TOKEN" >kept`), Secrets: map[string]string{"TOKEN": "hunter22x"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, out, err := b.Run(c, agentapi.ExecRequest{Exec: "exe_2", Command: sh(`cat kept; echo "$TOKEN"; echo pass''word`), Hidden: []string{"password"}})
+		if err != nil || out != "***\n\n***\n" {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
+
 	t.Run("a step that runs too long is ended", func(t *testing.T) {
 		b, c, _ := make(t, "wrk_1")
 		x, _, err := b.Run(c, agentapi.ExecRequest{Exec: "exe_1", Command: sh("trap '' TERM; sleep 60 & wait; sleep 60"), TimeoutMS: 100, GraceMS: 100})
