@@ -27,11 +27,21 @@ type attempt struct {
 	Tenant      ident.Tenant   `json:"tenant_id"`
 	Correlation string         `json:"correlation_id"`
 	Trace       string         `json:"traceparent,omitempty"`
-	Index       int            `json:"index"`          // the step that is next, or at work
-	Try         int            `json:"try"`            // of it, from 1
-	Begun       bool           `json:"begun"`          // its start has been told
-	Since       time.Time      `json:"since,omitzero"` // when that was
+	Index       int            `json:"index"`            // the step that is next, or at work
+	Try         int            `json:"try"`              // of it, from 1
+	Begun       bool           `json:"begun"`            // its start has been told
+	Since       time.Time      `json:"since,omitzero"`   // when that was
+	Before      *lastTry       `json:"before,omitempty"` // of this step
 	Done        bool           `json:"done"`
+}
+
+// lastTry is the try of a step that ran last. One that does not come to run, as the time is
+// up, or the job is called off, has that one's execution to show.
+type lastTry struct {
+	Exec    ident.Exec      `json:"exec_id"`
+	Result  spec.ExecResult `json:"result"`
+	Started time.Time       `json:"started_at"`
+	At      time.Time       `json:"finished_at"`
 }
 
 func newAttempt(e event.Event, d event.JobStart) *attempt {
@@ -117,15 +127,18 @@ type outcome struct {
 func (o outcome) ms() int64 { return max(0, o.at.Sub(o.started).Milliseconds()) }
 
 // settle takes note of an outcome, moves on to what is next, and returns the fact
-// and how long to wait before going on.
+// and how long to wait before going on: no longer than the job has time.
 func (a *attempt) settle(o outcome) (fact event.Event, wait time.Duration) {
 	about, s := a.about(o.at), a.step()
+	if b := a.Before; o.exec == "" && b != nil {
+		o.exec, o.result, o.started, o.at = b.Exec, b.Result, b.Started, b.At
+	}
 	if o.code == "" {
 		fact = event.StepCompleted.Event(about, event.StepEnd{
 			Step: a.stepID(), ResultRef: string(o.exec), DurationMS: o.ms(), Job: a.Start.Job, Exec: o.exec,
 			Attempt: a.Start.Attempt, Index: a.Index, Try: a.Try, Result: o.result, At: o.at,
 		})
-		a.Index, a.Try, a.Begun = a.Index+1, 1, false
+		a.Index, a.Try, a.Begun, a.Before = a.Index+1, 1, false, nil
 		a.Done = a.Index == len(a.Start.Spec.Steps)
 		return fact, 0
 	}
@@ -142,8 +155,9 @@ func (a *attempt) settle(o outcome) (fact event.Event, wait time.Duration) {
 	for range min(a.Try-1, 30) {
 		wait = min(2*wait, time.Hour)
 	}
-	a.Try, a.Begun = a.Try+1, false
-	return fact, wait + rand.N(wait/5+1)
+	a.Try, a.Begun, a.Before = a.Try+1, false, &lastTry{o.exec, o.result, o.started, o.at}
+	wait += rand.N(wait/5 + 1)
+	return fact, max(0, min(wait, a.Start.Deadline.Sub(o.at)))
 }
 
 // judge turns what a worker says of an ended execution into an outcome.

@@ -36,6 +36,7 @@ type worker struct {
 	renewed  int
 	stopped  bool   // it answers no sign of life
 	gone     bool   // there is nobody
+	fails    bool   // its executions end with 3
 	ignorant bool   // it knows of no execution
 	log      []byte // what its executions have printed, in frames
 	over     map[ident.Exec]chan struct{}
@@ -97,7 +98,11 @@ func (w *worker) Complete(ctx context.Context, r agentapi.CompleteRequest) (agen
 		return agentapi.Exec{}, errors.New("no such execution")
 	}
 	err := w.wait(ctx, r.Exec)
-	return agentapi.Exec{Exec: r.Exec, State: agentapi.Completed, Started: time.Now(), Finished: time.Now()}, err
+	x := agentapi.Exec{Exec: r.Exec, State: agentapi.Completed, Started: time.Now(), Finished: time.Now()}
+	if w.fails {
+		x.State, x.Code, x.ExitCode = agentapi.Failed, agentapi.CodeExit, 3
+	}
+	return x, err
 }
 
 func (w *worker) Logs(ctx context.Context, id ident.Exec, _ int64) (io.ReadCloser, error) {
