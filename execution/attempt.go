@@ -33,7 +33,11 @@ type attempt struct {
 	Since       time.Time      `json:"since,omitzero"`   // when that was
 	Before      *lastTry       `json:"before,omitempty"` // of this step
 	Done        bool           `json:"done"`
+	Away        time.Duration  `json:"away,omitempty"` // in which the platform was away, and could not go on with it
 }
+
+// deadline is when the attempt's time is over.
+func (a *attempt) deadline() time.Time { return a.Start.Deadline.Add(a.Away) }
 
 // lastTry is the try of a step that ran last. One that does not come to run, as the time is
 // up, or the job is called off, has that one's execution to show.
@@ -98,7 +102,7 @@ func (a *attempt) request(secrets map[string]string, now time.Time) agentapi.Exe
 	if a.Try > 1 {
 		step = ident.Step(fmt.Sprintf("%s.%d", step, a.Try))
 	}
-	limit := a.Start.Deadline.Sub(now)
+	limit := a.deadline().Sub(now)
 	if own := time.Duration(s.TimeoutMS) * time.Millisecond; own > 0 {
 		limit = min(limit, own)
 	}
@@ -157,7 +161,16 @@ func (a *attempt) settle(o outcome) (fact event.Event, wait time.Duration) {
 	}
 	a.Try, a.Begun, a.Before = a.Try+1, false, &lastTry{o.exec, o.result, o.started, o.at}
 	wait += rand.N(wait/5 + 1)
-	return fact, max(0, min(wait, a.Start.Deadline.Sub(o.at)))
+	return fact, max(0, min(wait, a.deadline().Sub(o.at)))
+}
+
+// ownLimit says whether an execution ran for as long as its step may, whatever the job's time.
+func (a *attempt) ownLimit(x agentapi.Exec) bool {
+	if a.Index >= len(a.Start.Spec.Steps) {
+		return false
+	}
+	own := time.Duration(a.step().TimeoutMS) * time.Millisecond
+	return own > 0 && x.Finished.Sub(x.Started) >= own
 }
 
 // judge turns what a worker says of an ended execution into an outcome.
@@ -176,7 +189,7 @@ func (a *attempt) judge(x agentapi.Exec) outcome {
 	}
 	o.code, o.message = x.Code, x.Message
 	switch {
-	case x.Code == agentapi.CodeTimeout && !x.Finished.Before(a.Start.Deadline):
+	case x.Code == agentapi.CodeTimeout && !x.Finished.Before(a.Start.Deadline) && !a.ownLimit(x):
 		o.code, o.message, o.retryable = codeDeadline, a.late(), true
 	case x.Code == agentapi.CodeExit, x.Code == agentapi.CodeTimeout:
 		o.retryable = true

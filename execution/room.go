@@ -24,6 +24,7 @@ import (
 	"fragua.dev/fragua/execution/logstore"
 	"fragua.dev/fragua/internal/bus"
 	"fragua.dev/fragua/internal/httpapi"
+	"fragua.dev/fragua/internal/presence"
 	"fragua.dev/fragua/internal/sqldb"
 )
 
@@ -75,6 +76,9 @@ type Room struct {
 	ctx    context.Context
 	stop   context.CancelFunc
 	wg     sync.WaitGroup
+	alive  *presence.Presence
+	since  time.Time     // when the room opened
+	away   time.Duration // before that, nobody was at work here
 
 	mu       sync.Mutex
 	closed   bool
@@ -112,7 +116,11 @@ func Open(ctx context.Context, cfg Config) (*Room, error) {
 	if r.logs, err = logstore.Open(logstore.Config{DB: db, Dir: filepath.Join(cfg.Dir, "logs"), Now: cfg.Now}); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	if r.left, err = liveAttempts(ctx, db); err != nil {
+	if r.alive, r.away, err = presence.Open(filepath.Join(cfg.Dir, "execution.alive"), cfg.Now); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	r.since = cfg.Now()
+	if r.left, err = r.leftAttempts(ctx); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
 	if cfg.Dial == nil {
@@ -154,6 +162,9 @@ func (r *Room) Close() error {
 	var err error
 	if r.logs != nil {
 		err = r.logs.Close()
+	}
+	if r.alive != nil {
+		r.alive.Close()
 	}
 	return errors.Join(err, r.db.Close())
 }
@@ -219,7 +230,11 @@ func (r *Room) started(ctx context.Context, e event.Event, d event.JobStart) err
 		case err == nil:
 			w = r.begin(old)
 		case errors.Is(err, sqldb.ErrNoRows):
-			w = r.begin(newAttempt(e, d))
+			a := newAttempt(e, d)
+			if e.Time.Before(r.since) {
+				a.Away = min(r.away, r.since.Sub(e.Time))
+			}
+			w = r.begin(a)
 		default:
 			return err
 		}
@@ -331,6 +346,26 @@ func (r *Room) Run(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	return nil
+}
+
+// leftAttempts returns the attempts that an earlier process was working on. They get the
+// time in which nobody was.
+func (r *Room) leftAttempts(ctx context.Context) ([]*attempt, error) {
+	left, err := liveAttempts(ctx, r.db)
+	if err != nil || len(left) == 0 {
+		return left, err
+	}
+	for _, a := range left {
+		a.Away += r.away
+	}
+	return left, r.db.Write(ctx, func(tx *sqldb.Tx) error {
+		for _, a := range left {
+			if err := saveAttempt(tx, a); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // liveAttempts returns the attempts that have not ended.

@@ -39,7 +39,7 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 		o, logs = w.remains(o)
 		return o, logs, nil
 	}
-	if !now().Before(a.Start.Deadline) && !a.Begun {
+	if !now().Before(a.deadline()) && !a.Begun {
 		o.code, o.message, o.retryable = codeDeadline, a.late(), true
 		return o, nil, nil
 	}
@@ -102,7 +102,7 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 		if !a.Begun {
 			w.save(nil, a.began(x.Started, false))
 		}
-		late := time.AfterFunc(a.Start.Deadline.Sub(now())+overtime, func() {
+		late := time.AfterFunc(a.deadline().Sub(now())+overtime, func() {
 			if !w.over(x.Exec) {
 				giveUp()
 			}

@@ -236,7 +236,7 @@ func (w *work) prepare() (secrets map[string]string, failed *outcome) {
 
 // inTime returns a context that ends with the attempt's time, or with its worker.
 func (w *work) inTime() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(w.heard, w.a.Start.Deadline.Sub(w.room.cfg.Now()))
+	return context.WithTimeout(w.heard, w.a.deadline().Sub(w.room.cfg.Now()))
 }
 
 // retry calls fn until it succeeds, fails for another reason than an unreachable

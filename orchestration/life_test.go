@@ -206,7 +206,7 @@ func TestALifeKeepsItsPromises(t *testing.T) {
 			if rapid.IntRange(0, 4).Draw(t, "time passes") == 0 {
 				h.later(time.Duration(rapid.IntRange(0, 200).Draw(t, "seconds")) * time.Second)
 				l.step("the reconciler", func() error {
-					return h.room.change(context.Background(), "acme", l.id, func(j *job, now time.Time) ([]event.Event, error) { return j.refresh(now) })
+					return h.room.change(context.Background(), "acme", l.id, func(j *job, now time.Time) ([]event.Event, error) { return j.refresh(now, overdue) })
 				})
 				continue
 			}

@@ -3,6 +3,7 @@ package orchestration
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"fragua.dev/fragua/contract/event"
@@ -82,7 +83,7 @@ func (r *Room) reconcile(ctx context.Context) (time.Time, error) {
 	for _, n := range names {
 		go func() {
 			errs <- r.change(ctx, n.t, n.id, func(j *job, now time.Time) ([]event.Event, error) {
-				return j.refresh(now)
+				return j.refresh(now, r.patience(now))
 			})
 		}()
 	}
@@ -99,8 +100,17 @@ func (j *job) late() string {
 	return fmt.Sprintf("the job ran longer than its timeout of %v", time.Duration(j.Spec.TimeoutMS)*time.Millisecond)
 }
 
+// patience is for how long past its deadline a running job is waited for: what ended while
+// the platform was away has yet to be told.
+func (r *Room) patience(now time.Time) time.Duration {
+	if now.Sub(r.since) < overdue {
+		return math.MaxInt64
+	}
+	return overdue + r.away
+}
+
 // refresh does what is due for a live job.
-func (j *job) refresh(now time.Time) ([]event.Event, error) {
+func (j *job) refresh(now time.Time, patience time.Duration) ([]event.Event, error) {
 	switch {
 	case j.over() || j.Due.After(now):
 		return nil, errNothing
@@ -111,7 +121,7 @@ func (j *job) refresh(now time.Time) ([]event.Event, error) {
 			return nil, nil
 		}
 		return []event.Event{j.request(now)}, nil
-	case j.State == Running && now.Sub(j.Deadline) > overdue:
+	case j.State == Running && now.Sub(j.Deadline) > patience:
 		return j.fail(now, Failure{Code: "job_timeout", Message: j.late(), Retryable: true}, spec.NewResult("", -1), backoff(j.Spec.RetryBackoffMS))
 	}
 	j.Round++

@@ -15,6 +15,7 @@ import (
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/internal/bus"
 	"fragua.dev/fragua/internal/httpapi"
+	"fragua.dev/fragua/internal/presence"
 	"fragua.dev/fragua/internal/sqldb"
 )
 
@@ -43,6 +44,9 @@ type Room struct {
 	live  atomic.Int64  // jobs that have not ended
 	soon  chan struct{} // something is due earlier than the reconciler thinks
 	known known         // the writer's alone
+	alive *presence.Presence
+	since time.Time     // when the room opened
+	away  time.Duration // before that, nobody was at work here
 }
 
 // Open opens the room on its database.
@@ -58,6 +62,10 @@ func Open(ctx context.Context, cfg Config) (*Room, error) {
 	if err := r.count(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	if r.alive, r.away, err = presence.Open(filepath.Join(cfg.Dir, "orchestration.alive"), cfg.Now); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	r.since = cfg.Now()
 	return r, nil
 }
 
@@ -68,7 +76,10 @@ func (r *Room) Name() string { return "orchestration" }
 func (r *Room) DB() *sqldb.DB { return r.db }
 
 // Close closes the database.
-func (r *Room) Close() error { return r.db.Close() }
+func (r *Room) Close() error {
+	r.alive.Close()
+	return r.db.Close()
+}
 
 func (r *Room) count(ctx context.Context) error {
 	var n int64

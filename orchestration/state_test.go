@@ -121,7 +121,15 @@ func TestAJobThatNobodyEndsIsFailedAfterItsTimeout(t *testing.T) {
 	h := newHouse(t)
 	h.want(201, "POST", "/jobs", `{"job_id":"j","spec":{"command":["x"],"timeout_ms":90000}}`, nil)
 	h.run("j")
-	h.later(90*time.Second + 2*overdue)
+	h.room.away = time.Minute // before this process there was nobody, and execution has news
+	h.later(90*time.Second + overdue + time.Minute/2)
+	if _, err := h.room.reconcile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if j := h.job("j"); j.State != Running {
+		t.Errorf("while its end may be told yet, it is %s: %+v", j.State, j.Failure)
+	}
+	h.later(time.Minute)
 	if _, err := h.room.reconcile(t.Context()); err != nil {
 		t.Fatal(err)
 	}
