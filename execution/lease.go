@@ -8,8 +8,8 @@ import (
 )
 
 // maySilent is how many signs of life in a row a worker may leave without an answer:
-// one that has not answered by then was stopped, or is cut off. If it could, it has
-// ended itself.
+// one that has not answered by then was stopped, or is cut off. Its job is lost, and the
+// worker room ends it before that is begun anew.
 const maySilent = 3
 
 var errSilent = errors.New("its worker does not answer any more: it was stopped, or is cut off")

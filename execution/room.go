@@ -33,8 +33,8 @@ var schemaFiles embed.FS
 
 const (
 	ownCert    = 30 * 24 * time.Hour
-	renewEvery = 10 * time.Second      // signs of life to a worker, a third of its lease
-	lostAfter  = 45 * time.Second      // without an answer; the worker has ended itself by then
+	renewEvery = 10 * time.Second      // signs of life to a worker, a third of its shortest lease
+	lostAfter  = 45 * time.Second      // without an answer; a worker that is taken for lost is ended by who made it
 	coalesce   = 12 * time.Millisecond // a step that ends within it is saved once
 	recordTime = 40 * time.Millisecond // an attempt is on record by then, whatever its first step does
 )

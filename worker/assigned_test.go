@@ -54,6 +54,24 @@ func TestAWorkerIsSaidAgainUntilItsJobHasStarted(t *testing.T) {
 	})
 }
 
+// TestAJobsWorkerWaitsForWhoCallsIt has the execution room away for as long as this one
+// may be: only who made a worker takes it for lost.
+func TestAJobsWorkerWaitsForWhoCallsIt(t *testing.T) {
+	for outlive, want := range map[time.Duration]time.Duration{0: lease, 10 * time.Second: lease, 7 * time.Minute: 7 * time.Minute} {
+		inHouse(t, func(t *testing.T, h *house) {
+			h.close()
+			h.outlive = outlive
+			h.open()
+			id := h.assign("j", "")
+			h.yard.set(func() {
+				if got := h.yard.leases[id]; got != want {
+					t.Errorf("with %v its lease is %v, want %v", outlive, got, want)
+				}
+			})
+		})
+	}
+}
+
 func TestAnotherRoomsNodeIsLeftAlone(t *testing.T) {
 	inHouse(t, func(t *testing.T, h *house) {
 		h.must(tell(h, event.AssignmentCreated, "", event.Assignment{Assignment: "a", Job: "j", Node: "n2", Attempt: 1, Provider: "yard"}))

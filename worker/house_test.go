@@ -37,8 +37,9 @@ type yard struct {
 	mu       sync.Mutex
 	capacity int
 	live     map[ident.Worker]provider.Request
-	creates  int           // tries to make a worker
-	ends     int           // tries to end one
+	creates  int // tries to make a worker
+	ends     int // tries to end one
+	leases   map[ident.Worker]time.Duration
 	refuse   []error       // of the next tries to make one
 	stuck    int           // tries to end one that fail
 	faint    int           // workers that die when they get their identity
@@ -48,7 +49,7 @@ type yard struct {
 }
 
 func newYard() *yard {
-	return &yard{capacity: 100, live: map[ident.Worker]provider.Request{}, events: make(chan provider.Ended, 100)}
+	return &yard{capacity: 100, live: map[ident.Worker]provider.Request{}, leases: map[ident.Worker]time.Duration{}, events: make(chan provider.Ended, 100)}
 }
 
 func (y *yard) Kind() string { return "yard" }
@@ -81,8 +82,9 @@ func (y *yard) Create(ctx context.Context, r provider.Request) (provider.Made, e
 	return provider.Made{Worker: r.Worker, Tenant: r.Tenant, Address: "yard:" + string(r.Worker), Handle: cmp.Or(y.handle, string(r.Worker))}, nil
 }
 
-func (y *yard) ConfigureSecurity(_ context.Context, id ident.Worker, _ provider.Security) error {
+func (y *yard) ConfigureSecurity(_ context.Context, id ident.Worker, s provider.Security) error {
 	y.mu.Lock()
+	y.leases[id] = s.Lease
 	dies := y.faint > 0
 	y.faint--
 	y.mu.Unlock()
@@ -172,6 +174,8 @@ type house struct {
 	stop context.CancelFunc
 	over chan struct{}
 	said apitest.Said
+
+	outlive time.Duration
 }
 
 // inHouse runs a test in a house of its own.
@@ -191,7 +195,7 @@ func (h *house) open() {
 	var err error
 	h.room, err = Open(ctx, Config{
 		Dir: h.dir, Now: time.Now, IDs: ident.NewSource(time.Now), Log: slog.New(slog.DiscardHandler), Decider: apitest.Permit{},
-		Authority: authority{}, Provider: h.yard, Nodes: []ident.Node{"n1"},
+		Authority: authority{}, Provider: h.yard, Nodes: []ident.Node{"n1"}, Outlive: h.outlive,
 	})
 	if err != nil {
 		h.t.Fatal(err)

@@ -48,7 +48,7 @@ func (r *Room) assigned(ctx context.Context, e event.Event, a event.Assignment) 
 	if !answer.Permit {
 		return r.refuse(ctx, w, answer, "not permitted: "+answer.Reason)
 	}
-	ttl := lease
+	ttl := max(lease, r.cfg.Outlive)
 	if a.Attempt == 0 { // asked for by POST /schedule: nobody runs steps on it by itself
 		ttl = lone
 	}

@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	lease       = 30 * time.Second   // an agent ends itself when nobody called for so long
+	lease       = 30 * time.Second   // an agent ends itself when nobody called for so long, unless Config.Outlive is longer
 	lone        = 5 * time.Minute    // the lease of a worker that someone asked for by hand
 	certTTL     = 8 * 24 * time.Hour // longer than the longest job
 	grace       = 5 * time.Second    // between TERM and KILL
@@ -44,9 +44,12 @@ type Config struct {
 	Principal authz.Principal // the room's own
 	Authority identity.Authority
 	Provider  provider.Provider
-	Nodes     []ident.Node  // whose workers this room makes
-	Outlive   time.Duration // for how long workers live on when this process has ended; 0 is their lease
-	Client    string        // the SPIFFE id that may call workers; the execution room's unless given
+	Nodes     []ident.Node // whose workers this room makes
+	// Outlive is for how long workers of jobs live on when nobody calls them: the execution
+	// room is away, or this process has ended. Less than their lease counts for the latter
+	// alone; 0 is their lease.
+	Outlive time.Duration
+	Client  string // the SPIFFE id that may call workers; the execution room's unless given
 }
 
 // Room is the worker room.
