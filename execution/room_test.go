@@ -40,6 +40,7 @@ type worker struct {
 	ignorant bool   // it knows of no execution
 	log      []byte // what its executions have printed, in frames
 	over     map[ident.Exec]chan struct{}
+	exec     func(ctx context.Context) error // before an execution begins
 	file     func(ctx context.Context) (io.ReadCloser, string, error)
 }
 
@@ -66,7 +67,12 @@ func (w *worker) requests() []agentapi.ExecRequest {
 	return append([]agentapi.ExecRequest(nil), w.asked...)
 }
 
-func (w *worker) Exec(_ context.Context, r agentapi.ExecRequest) (agentapi.Exec, error) {
+func (w *worker) Exec(ctx context.Context, r agentapi.ExecRequest) (agentapi.Exec, error) {
+	if w.exec != nil {
+		if err := w.exec(ctx); err != nil {
+			return agentapi.Exec{}, err
+		}
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.gone {
@@ -206,6 +212,15 @@ func (b *bench) start(job spec.Job) {
 		Deadline: time.Now().Add(time.Duration(job.Normal().TimeoutMS) * time.Millisecond)}
 	e := event.JobStarted.Event(event.About{Tenant: "acme", Key: "job_1", Twist: "1", Correlation: "cor", At: time.Now()}, d)
 	if err := b.started(b.t.Context(), e, d); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// lend tells of a worker without a job.
+func (b *bench) lend(w ident.Worker) {
+	b.t.Helper()
+	made := event.WorkerMade{Worker: w, Address: "here"}
+	if err := b.lone(b.t.Context(), event.WorkerCreated.Event(event.About{Tenant: "acme", Key: string(w), At: time.Now()}, made), made); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -505,10 +520,7 @@ func TestBeginIsToldBeforeArtifactsAreKept(t *testing.T) {
 // TestExecTellsWhatItFollowsFrom runs a command on a worker without a job.
 func TestExecTellsWhatItFollowsFrom(t *testing.T) {
 	b := newBench(t, nil)
-	made := event.WorkerMade{Worker: "wrk_2", Address: "here"}
-	if err := b.lone(t.Context(), event.WorkerCreated.Event(event.About{Tenant: "acme", Key: "wrk_2", At: time.Now()}, made), made); err != nil {
-		t.Fatal(err)
-	}
+	b.lend("wrk_2")
 	var x Execution
 	if code := b.call("/exec", map[string]any{"step_id": "mine", "worker_id": "wrk_2", "command": []string{"ls"}}, &x); code != http.StatusCreated {
 		t.Fatalf("%d", code)
@@ -532,10 +544,7 @@ func TestExecTellsWhatItFollowsFrom(t *testing.T) {
 // under the names of jobs.
 func TestACommandIsNoPartOfAJobThatRunsElsewhere(t *testing.T) {
 	b := newBench(t, nil)
-	made := event.WorkerMade{Worker: "wrk_2", Address: "here"}
-	if err := b.lone(t.Context(), event.WorkerCreated.Event(event.About{Tenant: "acme", Key: "wrk_2", At: time.Now()}, made), made); err != nil {
-		t.Fatal(err)
-	}
+	b.lend("wrk_2")
 	b.start(spec.Job{Command: []string{"make"}})
 	begin, err := event.StepStarted.Read(b.hear(event.StepStarted.Subject))
 	if err != nil {
@@ -589,10 +598,7 @@ func TestLongCommandKeepsItsWorker(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, func(c *Config) { c.Dir = dir })
-		made := event.WorkerMade{Worker: "wrk_2", Address: "here"}
-		if err := b.lone(t.Context(), event.WorkerCreated.Event(event.About{Tenant: "acme", Key: "wrk_2", At: time.Now()}, made), made); err != nil {
-			t.Fatal(err)
-		}
+		b.lend("wrk_2")
 		var x Execution
 		if code := b.call("/exec", map[string]any{"step_id": "mine", "worker_id": "wrk_2", "command": []string{"sleep", "600"}}, &x); code != http.StatusCreated {
 			t.Fatalf("%d", code)

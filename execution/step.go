@@ -248,17 +248,22 @@ func (l *keptLog) release() {
 
 // again calls fn until it succeeds, ctx ends, or it failed for too long.
 func (r *Room) again(ctx context.Context, fn func() error) error {
-	since := r.cfg.Now()
+	var left *patience
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		began := r.cfg.Now()
 		err := fn()
 		if err == nil || ctx.Err() != nil || errors.Is(err, agentclient.ErrRefused) || errors.Is(err, artifacts.ErrNoSecret) {
 			return err
 		}
-		if r.cfg.Now().Sub(began) > time.Second {
-			since, pause = r.cfg.Now(), 20*time.Millisecond // it went well for a while
+		if left == nil {
+			left = patient(r.cfg.Now)
+			defer left.stop()
 		}
-		if r.cfg.Now().Sub(since) > lostAfter {
+		if r.cfg.Now().Sub(began) > time.Second {
+			left.anew() // it went well for a while
+			pause = 20 * time.Millisecond
+		}
+		if left.ended() {
 			return fmt.Errorf("tried for %v: %w", lostAfter, err)
 		}
 		if !sleep(ctx, pause) {

@@ -242,13 +242,17 @@ func (w *work) inTime() (context.Context, context.CancelFunc) {
 // retry calls fn until it succeeds, fails for another reason than an unreachable
 // worker or artifact room, or that is given up.
 func (w *work) retry(ctx context.Context, fn func(context.Context) error) error {
-	since := w.room.cfg.Now()
+	var left *patience
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		err := fn(ctx)
 		if err == nil || !errors.Is(err, agentclient.ErrUnreachable) && !errors.Is(err, artifacts.ErrAway) || ctx.Err() != nil {
 			return err
 		}
-		if w.room.cfg.Now().Sub(since) > lostAfter {
+		if left == nil {
+			left = patient(w.room.cfg.Now)
+			defer left.stop()
+		}
+		if left.ended() {
 			return fmt.Errorf("no answer for %v: %w", lostAfter, err)
 		}
 		if !sleep(ctx, pause+rand.N(pause)) {
