@@ -13,6 +13,7 @@ import (
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/contract/spec"
+	"fragua.dev/fragua/execution/agentclient"
 	"fragua.dev/fragua/internal/sqldb"
 )
 
@@ -44,26 +45,58 @@ func (x *execution) ended() event.Event {
 	})
 }
 
+const (
+	workerEnded = "its worker has ended"
+	// wordTime is how long the worker room's word is waited for when a worker has refused
+	// a call: that it was ended is known there, and a little later here.
+	wordTime = 2 * time.Second
+)
+
+// missed says what became of x's worker before anybody could tell x of it.
+func (r *Room) missed(ctx context.Context, x execution) error {
+	if x.Request.Job != "" {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		k := key{x.Tenant, x.Request.Job, x.Request.Attempt}
+		if r.attempts[k] == nil && !slices.ContainsFunc(r.left, func(a *attempt) bool { return a.key() == k }) {
+			return errors.New("its job has ended")
+		}
+		return nil
+	}
+	var lives bool
+	err := r.db.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM lone_worker WHERE tenant = $1 AND id = $2)`, string(x.Tenant), string(x.Worker)).Scan(&lives)
+	if err != nil || lives {
+		return nil // what cannot be known now, its worker will tell
+	}
+	return errors.New(workerEnded)
+}
+
 // detach runs an execution that belongs to no attempt.
 func (r *Room) detach(x execution) {
-	run := r.register(x)
+	heard, lost := context.WithCancelCause(r.ctx)
+	run := r.register(x, lost)
 	r.wg.Go(func() {
 		agent := r.cfg.Dial(x.Address, x.Tenant, x.Worker)
 		defer agent.Close()
-		heard, silent := context.WithCancelCause(r.ctx)
-		defer silent(nil)
-		defer keepAlive(r.ctx, agent, silent)()
+		defer lost(nil)
+		defer keepAlive(r.ctx, agent, lost)()
+		if err := r.missed(heard, x); err != nil {
+			lost(err)
+		}
 		var ended agentapi.Exec
-		err := r.again(r.ctx, func() (err error) {
-			ended, err = r.ask(agent, x)
+		err := r.again(heard, func() (err error) {
+			ended, err = r.ask(heard, agent, x)
 			return err
 		})
 		var logs *keptLog
 		if err == nil {
 			ended, logs, err = r.follow(heard, agent, x.Tenant, ended)
 		}
-		if err != nil && errors.Is(context.Cause(heard), errSilent) {
-			err = errSilent
+		if errors.Is(err, agentclient.ErrRefused) {
+			sleep(heard, wordTime)
+		}
+		if why := context.Cause(heard); err != nil && why != nil {
+			err = why
 		}
 		if r.ctx.Err() != nil {
 			return
@@ -107,23 +140,28 @@ var errHidden = errors.New("its log cannot be kept free of the job's secrets")
 // ask has a worker run x. What the job's steps are given is hidden in its log: they may
 // have left it in the workspace. What is not known cannot be hidden, and nothing is run;
 // but what was begun before a restart goes on, as its worker was told then.
-func (r *Room) ask(agent Agent, x execution) (agentapi.Exec, error) {
+func (r *Room) ask(ctx context.Context, agent Agent, x execution) (agentapi.Exec, error) {
 	q := *x.Request
 	if len(x.Secrets) > 0 {
-		secrets, err := r.cfg.Vault.Reveal(r.ctx, x.Tenant, x.Secrets)
+		secrets, err := r.cfg.Vault.Reveal(ctx, x.Tenant, x.Secrets)
 		if err != nil {
-			if began, known := agent.Complete(r.ctx, agentapi.CompleteRequest{Exec: x.ID}); known == nil {
+			if began, known := agent.Complete(ctx, agentapi.CompleteRequest{Exec: x.ID}); known == nil {
 				return began, nil
 			}
 			return agentapi.Exec{}, fmt.Errorf("%w: %w", errHidden, err)
 		}
 		q.Hidden = slices.Collect(maps.Values(secrets))
 	}
-	return agent.Exec(r.ctx, q)
+	return agent.Exec(ctx, q)
 }
 
-// resumeExecs takes up the executions of POST /exec that had not ended.
+// resumeExecs takes up the executions of POST /exec that had not ended, once.
 func (r *Room) resumeExecs(ctx context.Context) error {
+	r.resuming.Lock()
+	defer r.resuming.Unlock()
+	if r.up {
+		return nil
+	}
 	rows, err := r.db.Query(ctx, `SELECT body FROM exec WHERE state = 'STARTED'`)
 	if err != nil {
 		return err
@@ -138,6 +176,7 @@ func (r *Room) resumeExecs(ctx context.Context) error {
 			r.detach(x)
 		}
 	}
+	r.up = rows.Err() == nil
 	return rows.Err()
 }
 
@@ -152,12 +191,29 @@ func (r *Room) lone(ctx context.Context, e event.Event, d event.WorkerMade) erro
 	})
 }
 
-func (r *Room) forget(t ident.Tenant, w ident.Worker, job ident.Job) error {
+// forget ends what POST /exec has begun on a worker that has ended.
+func (r *Room) forget(t ident.Tenant, w ident.Worker, job ident.Job, reason string) error {
+	if err := r.resumeExecs(r.ctx); err != nil { // what is not taken up yet would not hear of it any more
+		return err
+	}
+	r.bereave(t, w, reason)
 	if job != "" {
 		return nil
 	}
-	return r.db.Write(r.ctx, func(tx *sqldb.Tx) error {
+	err := r.db.Write(r.ctx, func(tx *sqldb.Tx) error {
 		_, err := tx.Exec(`DELETE FROM lone_worker WHERE tenant = $1 AND id = $2`, string(t), string(w))
 		return err
 	})
+	r.bereave(t, w, reason) // what has begun meanwhile, and found the worker there
+	return err
+}
+
+func (r *Room) bereave(t ident.Tenant, w ident.Worker, reason string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for k, run := range r.execs {
+		if k.tenant == t && run.began.Worker == w && run.lost != nil {
+			run.lost(errors.New(reason))
+		}
+	}
 }

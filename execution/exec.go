@@ -112,15 +112,16 @@ func (r *Room) readExec(ctx context.Context, t ident.Tenant, id ident.Exec) (exe
 
 // running is an execution that has not ended, for those who wait for it.
 type running struct {
-	began   execution     // as it was when it began
-	printed chan struct{} // closed when its log is whole
-	done    chan struct{} // closed when its end is saved
+	began   execution               // as it was when it began
+	lost    context.CancelCauseFunc // of a POST /exec: its worker has ended
+	printed chan struct{}           // closed when its log is whole
+	done    chan struct{}           // closed when its end is saved
 }
 
-func (r *Room) register(x execution) *running {
+func (r *Room) register(x execution, lost context.CancelCauseFunc) *running {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	run := &running{x, make(chan struct{}), make(chan struct{})}
+	run := &running{began: x, lost: lost, printed: make(chan struct{}), done: make(chan struct{})}
 	r.execs[execKey{x.Tenant, x.ID}] = run
 	return run
 }

@@ -80,6 +80,9 @@ type Room struct {
 	since  time.Time     // when the room opened
 	away   time.Duration // before that, nobody was at work here
 
+	resuming sync.Mutex
+	up       bool // the executions of POST /exec that an earlier process left are taken up
+
 	mu       sync.Mutex
 	closed   bool
 	left     []*attempt // by an earlier process, which was working on them; nil once they are taken up
@@ -184,10 +187,10 @@ func (r *Room) Subscriptions() []bus.Subscription {
 			return r.call(e.Tenant, d.Job, d.Attempt, codeLost, d.Message)
 		}),
 		bus.On(event.WorkerFailed, func(_ context.Context, e event.Event, d event.WorkerLoss) error {
-			return errors.Join(r.call(e.Tenant, d.Job, d.Attempt, codeLost, d.Reason), r.forget(e.Tenant, d.Worker, d.Job))
+			return errors.Join(r.call(e.Tenant, d.Job, d.Attempt, codeLost, d.Reason), r.forget(e.Tenant, d.Worker, d.Job, d.Reason))
 		}),
 		bus.On(event.WorkerTerminated, func(_ context.Context, e event.Event, d event.WorkerEnd) error {
-			return errors.Join(r.call(e.Tenant, d.Job, d.Attempt, codeLost, "its worker has ended"), r.forget(e.Tenant, d.Worker, d.Job))
+			return errors.Join(r.call(e.Tenant, d.Job, d.Attempt, codeLost, workerEnded), r.forget(e.Tenant, d.Worker, d.Job, workerEnded))
 		}),
 	}
 }

@@ -67,7 +67,7 @@ func (w *work) step(secrets map[string]string) (o outcome, logs *keptLog, pre []
 		return o, logs, nil
 	}
 	o.started, o.exec, o.result = x.Started, x.Exec, spec.NewResult(string(x.Exec), -1)
-	running := w.room.register(begunBy(a, x))
+	running := w.room.register(begunBy(a, x), nil)
 	if x.State != agentapi.Started && int64(len(x.Log)) == x.LogBytes { // a short step: that was all
 		logs, err := w.room.keep(w.ctx, a.Tenant, x)
 		close(running.printed)
