@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,6 +34,31 @@ func (l lock) Close() error {
 	return errors.Join(errs...)
 }
 
+var errGone = errors.New("the data folder is gone, or another stands in its place: what is accepted from now on would be lost")
+
+// watch yields errGone when the lock's file is not in dir any more.
+func (l lock) watch(ctx context.Context, dir string) <-chan error {
+	gone := make(chan error, 1)
+	go func() {
+		t := time.NewTicker(goneLook)
+		defer t.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-t.C:
+			}
+			mine, err := l[0].Stat()
+			there, err2 := os.Stat(filepath.Join(dir, "lock"))
+			if err == nil && (errors.Is(err2, fs.ErrNotExist) || err2 == nil && !os.SameFile(mine, there)) {
+				gone <- fmt.Errorf("%w: %s", errGone, dir)
+				return
+			}
+		}
+	}()
+	return gone
+}
+
 const (
 	// lockTime is how long who means to stay waits for who holds the lock for a moment:
 	// a client that looks, in look, whether there is a server; or a child of a server
@@ -42,6 +68,7 @@ const (
 	// been started along with it, and been faster.
 	patience = time.Minute
 	lockLook = 40 * time.Millisecond
+	goneLook = time.Second // between looks at whether the folder is still there
 )
 
 // lockSoon is lockDir for those who mean to stay. It calls tell when it has to wait

@@ -33,6 +33,7 @@ type opened struct {
 	stream *bus.Stream
 	see    *observe.Observe
 	token  string
+	lock   lock
 	undo   []func() error // of what stands around the house, last first
 
 	who    *security.Room   // nil: it is in another process, as are the next two
@@ -61,13 +62,13 @@ func openHouse(ctx context.Context, s Settings) (_ *opened, err error) {
 		}
 		err = errors.Join(err, o.abandon())
 	}()
-	lock, err := lockSoon(ctx, s.Data, cmp.Or(s.As, asServer), func(by string) {
+	o.lock, err = lockSoon(ctx, s.Data, cmp.Or(s.As, asServer), func(by string) {
 		o.log.Warn("waits for the data folder, in which a command is at work", "by", by, "at_most", patience.String())
 	}, s.Services...)
 	if err != nil {
 		return nil, err
 	}
-	o.undo = append(o.undo, lock.Close)
+	o.undo = append(o.undo, o.lock.Close)
 	if o.here(front) { // what a server that was killed has left is no sign of this one
 		if err := os.Remove(o.dir("address")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err

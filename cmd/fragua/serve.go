@@ -171,6 +171,8 @@ func serve(ctx context.Context, s Settings) error {
 	select {
 	case <-ctx.Done():
 	case err = <-h.Failed():
+	case err = <-h.lock.watch(small, s.Data):
+		s.Log.Error("the server ends", "error", err)
 	}
 	drain, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
