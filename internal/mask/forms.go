@@ -1,12 +1,9 @@
 package mask
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
-	"html"
 	"net/url"
 	"strconv"
 	"strings"
@@ -18,7 +15,7 @@ import (
 type needle struct {
 	text    string
 	folds   bool // line breaks may stand anywhere in it: base64 and xxd wrap what they print
-	escapes bool // the digits of its percent escapes may be small or capital
+	escapes bool // the hexadecimal digits of its escapes may be small or capital
 }
 
 // formsOf returns the forms in which a secret is looked for.
@@ -27,6 +24,13 @@ func formsOf(secret string) []needle {
 	add := func(s string, folds bool) {
 		if len(s) >= MinLen {
 			out = append(out, needle{text: s, folds: folds})
+		}
+	}
+	escaped := func(s string, forms []string) {
+		for _, f := range forms {
+			if len(f) >= MinLen && f != s {
+				out = append(out, needle{text: f, escapes: strings.Contains(f, "%") || strings.Contains(f, `\u`) || strings.Contains(f, "&#x")})
+			}
 		}
 	}
 	values := []string{secret}
@@ -41,14 +45,8 @@ func formsOf(secret string) []needle {
 		if strings.Contains(v, "\n") {
 			add(strings.ReplaceAll(strings.ReplaceAll(v, "\r\n", "\n"), "\n", "\r\n"), false)
 		}
-		for _, quoted := range quotes(v) {
-			add(quoted, false)
-		}
-		for _, escaped := range urls(v) {
-			if len(escaped) >= MinLen {
-				out = append(out, needle{text: escaped, escapes: strings.Contains(escaped, "%")})
-			}
-		}
+		escaped(v, quotes(v))
+		escaped(v, urls(v))
 		inHex := hex.EncodeToString([]byte(v))
 		add(inHex, true)
 		add(strings.ToUpper(inHex), true)
@@ -80,63 +78,135 @@ func quotes(s string) []string {
 	out := []string{
 		plain, strings.ReplaceAll(plain, "'", `\'`), // Python's repr, in either quotes
 		strings.ReplaceAll(s, "'", `'\''`), // a shell's set -x
-		html.EscapeString(s),
 		inside(strconv.Quote(s)), inside(strconv.QuoteToASCII(s)),
 	}
-	for _, single := range []string{"'", "&#39;", "&#x27;", "&apos;"} { // XML and HTML, in text and in either quotes
-		for _, double := range []string{`"`, "&quot;"} {
-			out = append(out, strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "'", single, `"`, double).Replace(s))
-		}
-	}
-	for _, escape := range []bool{false, true} { // JSON, with and without the care for HTML
-		var b bytes.Buffer
-		enc := json.NewEncoder(&b)
-		enc.SetEscapeHTML(escape)
-		if enc.Encode(s) == nil {
-			text := inside(strings.TrimSuffix(b.String(), "\n"))
-			for _, t := range []string{text, strings.ReplaceAll(text, "/", `\/`)} { // as PHP does
-				out = append(out, t, ascii(t))
+	return append(append(out, jsons(s)...), xmls(s)...)
+}
+
+func inside(quoted string) string { return quoted[1 : len(quoted)-1] }
+
+// escape replaces the characters of s that one of the rules has something for; the
+// first one counts.
+func escape(s string, rules ...rule) string {
+	var b strings.Builder
+next:
+	for _, c := range s {
+		for _, r := range rules {
+			if to := r(c); to != "" {
+				b.WriteString(to)
+				continue next
 			}
+		}
+		b.WriteRune(c)
+	}
+	return b.String()
+}
+
+// A rule says what stands in the place of a character; nothing: the character.
+type rule func(c rune) string
+
+// these lets as say how each of chars is written.
+func these(chars string, as func(rune) string) rule {
+	return func(c rune) string {
+		if strings.ContainsRune(chars, c) {
+			return as(c)
+		}
+		return ""
+	}
+}
+
+// foreign lets as say how each character that is not ASCII is written.
+func foreign(as func(rune) string) rule {
+	return func(c rune) string {
+		if c < utf8.RuneSelf {
+			return ""
+		}
+		return as(c)
+	}
+}
+
+// named has a name for each of some characters.
+func named(names map[rune]string) rule { return func(c rune) string { return names[c] } }
+
+// jsonShort are the escapes of JSON that every writer has.
+var jsonShort = named(map[rune]string{'"': `\"`, '\\': `\\`, '\n': `\n`, '\r': `\r`, '\t': `\t`, '\b': `\b`, '\f': `\f`})
+
+// jsons returns s as it stands in strings of JSON. Writers differ in which characters
+// they write as \uXXXX, most of them out of care for HTML.
+func jsons(s string) (out []string) {
+	control := func(c rune) string {
+		if c < ' ' || c == utf8.RuneError || c == '\u2028' || c == '\u2029' {
+			return unicode16(c)
+		}
+		return ""
+	}
+	for _, chars := range []string{
+		"", "<>&", // without and with that care: Go, Python, Jackson
+		"<>&'", "<>&'\"", // PHP and Newtonsoft, with more of it
+		"<>&'=",          // Gson
+		"<>&'\"+`\u007f", // System.Text.Json
+	} {
+		text := escape(s, these(chars, unicode16), jsonShort, control)
+		ascii := escape(text, foreign(unicode16))
+		out = append(out, text, ascii, strings.ReplaceAll(text, "/", `\/`), strings.ReplaceAll(ascii, "/", `\/`)) // as PHP does
+	}
+	return out
+}
+
+// unicode16 returns c as JSON writes a character by its number.
+func unicode16(c rune) string {
+	if high, low := utf16.EncodeRune(c); high != utf8.RuneError {
+		return fmt.Sprintf(`\u%04x\u%04x`, high, low)
+	}
+	return fmt.Sprintf(`\u%04x`, c)
+}
+
+// xmls returns s as it stands in XML and HTML: in text and in either quotes, what is
+// no ASCII as it is or by its number, and what is special by name or by number.
+func xmls(s string) (out []string) {
+	decimal := func(c rune) string { return fmt.Sprintf("&#%d;", c) }
+	hexadecimal := func(c rune) string { return fmt.Sprintf("&#x%X;", c) }
+	for _, number := range []func(rune) string{func(rune) string { return "" }, decimal, hexadecimal} {
+		far := foreign(number)
+		for _, single := range []string{"'", "&#39;", "&#x27;", "&apos;"} {
+			for _, double := range []string{`"`, "&quot;", "&#34;"} {
+				out = append(out, escape(s, named(map[rune]string{'&': "&amp;", '<': "&lt;", '>': "&gt;", '\'': single, '"': double}), far))
+			}
+		}
+		out = append(out, escape(s, far),
+			escape(s, named(map[rune]string{'&': "&amp;", '<': "&lt;", '>': "&gt;", '"': "&quot;"}), these("'+`", hexadecimal), far)) // .NET's HtmlEncoder
+		for _, special := range []func(rune) string{decimal, hexadecimal} {
+			out = append(out, escape(s, these(`&<>"'`, special), far), escape(s, these(`&<>"'+=`, special), far))
 		}
 	}
 	return out
 }
 
-func inside(quoted string) string { return quoted[1 : len(quoted)-1] }
-
-// ascii returns what stands in a JSON string as it does where that is to be ASCII,
-// which is what Python's json writes.
-func ascii(s string) string {
-	var b strings.Builder
-	for _, c := range s {
-		switch {
-		case c < utf8.RuneSelf:
-			b.WriteRune(c)
-		case c > 0xffff:
-			high, low := utf16.EncodeRune(c)
-			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
-		default:
-			fmt.Fprintf(&b, `\u%04x`, c)
-		}
-	}
-	return b.String()
-}
-
 // urls returns s as it stands in URLs: tools differ in what they leave as it is.
 func urls(s string) []string {
-	const component = "!'()*" // JavaScript's encodeURIComponent
-	return []string{
-		url.QueryEscape(s), url.PathEscape(s), percent(s, ""), percent(s, component), percent(s, component+";,/?:@&=+$#"), // its encodeURI
-		percent(s, "/"), // Python's quote
+	const (
+		unreserved = "-._~"                    // of RFC 3986
+		component  = unreserved + "!'()*"      // JavaScript's encodeURIComponent
+		whole      = component + ";,/?:@&=+$#" // its encodeURI
+	)
+	out := []string{
+		url.QueryEscape(s), url.PathEscape(s),
+		strings.TrimPrefix(url.UserPassword("", s).String(), ":"), // before the @ of an address
+		percent(s, unreserved), percent(s, unreserved+"/"), // Python's quote
+		percent(s, component), percent(s, whole),
 	}
+	for _, keep := range []string{"-._", "-._*", "-._!*()"} { // forms, as PHP, browsers and Java, and .NET write them
+		out = append(out, strings.ReplaceAll(percent(s, keep), "%20", "+"))
+	}
+	return out
 }
 
-// percent escapes all of s but letters, digits, what RFC 3986 calls unreserved, and keep.
+// percent escapes all of s but letters, digits and keep.
 func percent(s, keep string) string {
 	var b strings.Builder
 	for i := range len(s) {
 		c := s[i]
-		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~"+keep, c) >= 0 {
+		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte(keep, c) >= 0 {
 			b.WriteByte(c)
 		} else {
 			fmt.Fprintf(&b, "%%%02X", c)
@@ -145,7 +215,17 @@ func percent(s, keep string) string {
 	return b.String()
 }
 
-// inEscape says whether s[i] is a digit of a percent escape.
+// inEscape says whether s[i] is a hexadecimal digit of an escape: %2F, \u002F, &#x2F;.
 func inEscape(s string, i int) bool {
-	return i >= 1 && s[i-1] == '%' || i >= 2 && s[i-2] == '%'
+	const longest = len("&#x10FFF")
+	before := s[max(0, i-longest):i]
+	before = before[max(0, strings.LastIndexAny(before, `%\&`)):]
+	switch {
+	case strings.HasPrefix(before, "%"):
+		return len(before) <= 2
+	case strings.HasPrefix(before, `\u`):
+		return len(before) <= 5
+	default:
+		return strings.HasPrefix(before, "&#x") && !strings.Contains(before, ";")
+	}
 }

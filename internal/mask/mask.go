@@ -81,6 +81,10 @@ func (s *Set) next(b []byte, i int) int {
 // long enough to tell, and more may follow, open is true.
 func (s *Set) match(b []byte, last bool) (n int, open bool) {
 	for _, w := range s.byFirst[b[0]] {
+		// Most forms of a secret begin alike, and a log is most often not one of them.
+		if end := len(w.text) - 1; end < len(b) && !w.folds && lower(b[end]) != lower(w.text[end]) {
+			continue
+		}
 		n, short := w.length(b)
 		if n > 0 || short && !last {
 			return n, n == 0

@@ -192,7 +192,8 @@ func FuzzMask(f *testing.F) {
 
 func BenchmarkMask(b *testing.B) {
 	text := bytes.Repeat([]byte("a line of a log that holds no secret at all, as most do 0123456789abcdef /usr/bin\n"), 1000)
-	for name, secrets := range map[string][]string{"none": nil, "three": {"hunter22", "another-secret", "third/secret"}, "key": {strings.Repeat(key, 16)}} {
+	for name, secrets := range map[string][]string{"none": nil, "three": {"hunter22", "another-secret", "third/secret"}, "key": {strings.Repeat(key, 16)},
+		"forms": {"th@t+is/1==ö", "line's <\"é&"}} {
 		b.Run(name, func(b *testing.B) {
 			m := mask.NewMasker(mask.New(secrets))
 			b.SetBytes(int64(len(text)))
