@@ -105,6 +105,14 @@ func ask(s *Store, e ident.Exec, query string, headers ...string) *httptest.Resp
 	return w
 }
 
+// shown is a line as the API writes it.
+type shown struct {
+	Time   time.Time `json:"time"`
+	Stream string    `json:"stream"`
+	Line   string    `json:"line"`
+	Number int64     `json:"number"`
+}
+
 // same fails unless lines as JSON are those.
 func same(t *rapid.T, what, got string, want []Line) {
 	t.Helper()

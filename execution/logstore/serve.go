@@ -1,15 +1,12 @@
 package logstore
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/internal/httpapi"
@@ -18,16 +15,7 @@ import (
 const (
 	writeTime = 30 * time.Second // a reader that takes nothing for so long is left
 	heartbeat = 15 * time.Second
-	window    = 64 << 10 // bytes of lines that are written at once
 )
-
-// shown is a line as the API writes it.
-type shown struct {
-	Time   time.Time `json:"time"`
-	Stream string    `json:"stream"`
-	Line   string    `json:"line"`
-	Number int64     `json:"number"`
-}
 
 // Serve answers a request for an execution's log: the whole as text/plain, with
 // Range; ?follow goes on until the end, ?tail=N, ?from= and ?to= give lines; Accept
@@ -63,13 +51,10 @@ func (s *Store) Serve(w http.ResponseWriter, r *http.Request, t ident.Tenant, e 
 		if n, err := strconv.ParseInt(r.Header.Get("Last-Event-ID"), 10, 64); err == nil && n > 0 {
 			from = max(from, n+1)
 		}
-		s.sendLines(out, r, l, from, to, follow, ": still here\n\n", func(b []byte, n int64, line []byte) []byte {
-			b = append(strconv.AppendInt(append(b, "id: "...), n, 10), "\ndata: "...)
-			return append(append(b, line...), "\n\n"...)
-		})
+		sendLines(out, r, &lines{l: l, next: from, to: to, events: true}, follow)
 	case strings.Contains(accept, "application/x-ndjson"):
 		w.Header().Set("Content-Type", "application/x-ndjson")
-		s.sendLines(out, r, l, from, to, follow, "", func(b []byte, _ int64, line []byte) []byte { return append(append(b, line...), '\n') })
+		sendLines(out, r, &lines{l: l, next: from, to: to}, follow)
 	default:
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("X-Fragua-Lines", strconv.FormatInt(end.line-1, 10))
@@ -135,75 +120,4 @@ func sendText(out *output, r *http.Request, l *log, from, to int64) {
 			return
 		}
 	}
-}
-
-var errEnough = errors.New("enough")
-
-// sendLines writes lines as JSON, each wrapped as the client likes it, and beat now
-// and then while there are none.
-func (s *Store) sendLines(out *output, r *http.Request, l *log, from, to int64, follow bool, beat string, wrap func([]byte, int64, []byte) []byte) {
-	var b []byte
-	// fill takes lines into b, a few at a time: nothing of a chunk is held while a
-	// reader lets us wait.
-	fill := func() (all bool, err error) {
-		for line, err := range l.lines(from) {
-			if err != nil {
-				return false, err
-			}
-			if to > 0 && line.Number > to {
-				return false, errEnough
-			}
-			js, err := json.Marshal(shown{line.Time, line.Stream.String(), readable(line.Text), line.Number})
-			if err != nil {
-				return false, err
-			}
-			b, from = wrap(b, line.Number, js), line.Number+1
-			if len(b) > window {
-				return false, nil
-			}
-		}
-		return true, nil
-	}
-	for {
-		_, over, grown := l.snapshot()
-		for all := false; !all; {
-			var err error
-			all, err = fill()
-			if len(b) > 0 {
-				if _, err := out.Write(b); err != nil {
-					return
-				}
-			}
-			if err != nil {
-				return
-			}
-			if b = b[:0]; cap(b) > 4*window { // a long line is not typical
-				b = nil
-			}
-		}
-		if over || !follow {
-			return
-		}
-		if out.c.Flush() != nil {
-			return
-		}
-		t := time.NewTimer(heartbeat)
-		select {
-		case <-grown:
-			t.Stop()
-		case <-t.C:
-			b = append(b, beat...)
-		case <-r.Context().Done():
-			t.Stop()
-			return
-		}
-	}
-}
-
-// readable returns a line as JSON can hold it.
-func readable(b []byte) string {
-	if utf8.Valid(b) {
-		return string(b)
-	}
-	return strings.ToValidUTF8(string(b), "\uFFFD")
 }
