@@ -50,6 +50,7 @@ type chunk struct {
 	lines  int64
 	text   int64 // where its text begins in the whole text, and how many bytes it is
 	bytes  int64
+	lost   bool // the file ends before it
 }
 
 // head writes a chunk's header.
@@ -101,6 +102,9 @@ var errHole = errors.New("a part of the log is damaged")
 
 // frames returns the frames of a chunk.
 func (c chunk) frames(f io.ReaderAt, dec *zstd.Decoder) ([]byte, error) {
+	if c.lost {
+		return nil, fmt.Errorf("%w: its file ends too early", errHole)
+	}
 	if c.packed > maxStored || c.size > maxStored {
 		return nil, errHole
 	}

@@ -60,6 +60,46 @@ func TestAHoleIsShownAsAHole(t *testing.T) {
 	}
 }
 
+// TestAnEndThatIsGoneIsAHole cuts the file of a log that has ended.
+func TestAnEndThatIsGoneIsAHole(t *testing.T) {
+	s := openStore(t)
+	text := keep(t, s, 4<<20)
+	all := int64(strings.Count(text, "\n"))
+	l, err := s.find(t.Context(), "acme", "exe_1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	chunks := l.chunks
+	l.release()
+	for _, kept := range []int{len(chunks) - 1, 1, 0} {
+		first := chunks[kept]
+		if err := os.Truncate(s.file("acme", "exe_1"), first.at+int64(first.packed)/2); err != nil {
+			t.Fatal(err)
+		}
+		s = again(t, s)
+		said := fmt.Sprintf("… %d lines are missing: ", all+1-first.line)
+		r := ask(s, "exe_1", "")
+		got := r.Body.String()
+		if len(got) != len(text) || got[:first.text] != text[:first.text] || !strings.HasPrefix(got[first.text:], said) || r.Header().Get("X-Fragua-Lines") != fmt.Sprint(all) {
+			t.Errorf("with %d chunks of %d: %d bytes, want %d; then %.60q", kept, len(chunks), len(got), len(text), got[min(int(first.text), len(got)):])
+		}
+		if got := ask(s, "exe_1", "", "Accept", "application/x-ndjson").Body.String(); int64(strings.Count(got, "\n")) != first.line || !strings.Contains(got, said) {
+			t.Errorf("with %d chunks of %d there are %d lines", kept, len(chunks), strings.Count(got, "\n"))
+		}
+		for _, query := range []string{"tail=3", "tail=3&follow=true", fmt.Sprintf("from=%d&to=%d", all-3, all-2), fmt.Sprintf("from=%d&to=%d&follow=true", all-3, all-2)} {
+			if got := ask(s, "exe_1", query).Body.String(); !strings.Contains(got, said) {
+				t.Errorf("with %d chunks of %d, %s says nothing of it: %.60q", kept, len(chunks), query, got)
+			}
+		}
+	}
+	if err := os.Remove(s.file("acme", "exe_1")); err != nil {
+		t.Fatal(err)
+	}
+	if r := ask(s, "exe_1", ""); r.Code != 409 || r.Header().Get("Content-Type") != "application/problem+json" || !strings.Contains(r.Body.String(), "the file of this log is gone") {
+		t.Errorf("without its file: %d %s", r.Code, r.Body)
+	}
+}
+
 // TestWhatWasTornOffIsWrittenAgain cuts a file within its last chunk, as a crash does.
 func TestWhatWasTornOffIsWrittenAgain(t *testing.T) {
 	s := openStore(t)

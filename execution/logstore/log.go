@@ -48,6 +48,15 @@ func (l *log) next() chunk {
 	return chunk{line: 1}
 }
 
+// expect has the log be as long as its row says: what its file lacks is a hole.
+func (l *log) expect(info LogInfo) {
+	c := l.next()
+	c.lines, c.bytes, c.lost = info.Lines+1-c.line, info.Bytes-c.text, true
+	if c.lines > 0 && c.bytes > 0 {
+		l.chunks = append(l.chunks, c)
+	}
+}
+
 // add appends frames, and shows them.
 func (l *log) add(frames []byte) {
 	l.mu.Lock()

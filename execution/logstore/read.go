@@ -83,6 +83,14 @@ func (l *log) textAt(line int64) int64 {
 	return c.text + c.bytes
 }
 
+// textTo returns where in the text a line ends; of one in a hole, where the hole does.
+func (l *log) textTo(line int64) int64 {
+	if c, _, ok, err := l.part(line, endLine); ok && err != nil {
+		return endText(c)
+	}
+	return l.textAt(line + 1)
+}
+
 // text is a part of a log's text, as a file.
 type text struct {
 	l          *log

@@ -1,8 +1,10 @@
 package logstore
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"strconv"
 	"strings"
@@ -23,8 +25,13 @@ const (
 // execution's end has been saved.
 func (s *Store) Serve(w http.ResponseWriter, r *http.Request, t ident.Tenant, e ident.Exec, ended func() bool) {
 	l, err := s.find(r.Context(), t, e)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = httpapi.Conflict("the file of this log is gone from the server's data folder: its lines cannot be read any more")
+	} else if err != nil {
+		err = fmt.Errorf("the log of %s cannot be read: %w", e, err)
+	}
 	if err != nil {
-		httpapi.Fail(w, r, fmt.Errorf("the log of %s cannot be read: %w", e, err))
+		httpapi.Fail(w, r, err)
 		return
 	}
 	defer l.release()
@@ -67,7 +74,7 @@ func (s *Store) Serve(w http.ResponseWriter, r *http.Request, t ident.Tenant, e 
 			part.from = l.textAt(from)
 		}
 		if to > 0 && to < end.line-1 {
-			part.size = l.textAt(to + 1)
+			part.size = l.textTo(to)
 		}
 		part.size = max(0, part.size-part.from)
 		out.c.SetWriteDeadline(time.Time{})
@@ -99,7 +106,7 @@ func sendText(out *output, r *http.Request, l *log, from, to int64) {
 		}
 		stop, enough := end.text, to > 0 && to < end.line
 		if enough && to < end.line-1 {
-			stop = l.textAt(to + 1)
+			stop = l.textTo(to)
 		}
 		if at >= 0 && at < stop {
 			n, err := io.Copy(out, &text{l: l, from: at, size: stop - at})

@@ -144,8 +144,11 @@ func (s *Store) find(ctx context.Context, t ident.Tenant, e ident.Exec) (*log, e
 	if w != nil {
 		return w.log, nil
 	}
-	var inline []byte
-	err := s.cfg.DB.QueryRow(ctx, `SELECT inline FROM log WHERE tenant = $1 AND exec = $2`, string(t), string(e)).Scan(&inline)
+	var (
+		info   LogInfo
+		inline []byte
+	)
+	err := s.cfg.DB.QueryRow(ctx, `SELECT lines, bytes, inline FROM log WHERE tenant = $1 AND exec = $2`, string(t), string(e)).Scan(&info.Lines, &info.Bytes, &inline)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return s.newLog(k, true), nil
@@ -170,5 +173,6 @@ func (s *Store) find(ctx context.Context, t ident.Tenant, e ident.Exec) (*log, e
 	}
 	l := s.newLog(k, true)
 	l.file, l.chunks = f, chunks
+	l.expect(info)
 	return l, nil
 }

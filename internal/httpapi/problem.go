@@ -166,7 +166,13 @@ func newProblemIn(ctx huma.Context, status int, detail string, errs ...error) hu
 
 // Fail answers an error that a handler met which writes its answer by itself, as it
 // would be answered for any other: nothing has been written yet.
-func Fail(w http.ResponseWriter, r *http.Request, err error) { unforeseen(r.Context(), err).write(w) }
+func Fail(w http.ResponseWriter, r *http.Request, err error) {
+	p, is := errors.AsType[*Problem](err)
+	if !is {
+		p = unforeseen(r.Context(), err)
+	}
+	p.write(w)
+}
 
 // unforeseen answers an error that no handler made into an answer.
 func unforeseen(ctx context.Context, err error) *Problem {
