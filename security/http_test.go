@@ -16,6 +16,7 @@ import (
 
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/internal/httpapi"
+	"fragua.dev/fragua/contract/authz"
 )
 
 // site is a room behind its API.
@@ -55,7 +56,7 @@ func (s *site) call(token, method, target, body string) (int, map[string]any) {
 
 func (s *site) token(tenant ident.Tenant, scopes ...string) string {
 	s.t.Helper()
-	token, _, err := s.mint(s.t.Context(), s.claim("", tenant, scopes, time.Hour), "test")
+	token, _, err := s.mint(s.t.Context(), s.claim("", tenant, scopes, time.Hour), authz.Principal{Sub: "test"})
 	if err != nil {
 		s.t.Fatal(err)
 	}

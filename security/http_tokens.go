@@ -18,7 +18,6 @@ import (
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/contract/spec"
 	"fragua.dev/fragua/internal/httpapi"
-	"fragua.dev/fragua/internal/sqldb"
 )
 
 // Lives of tokens that people make.
@@ -41,7 +40,8 @@ func (r *Room) tokenRoutes(api huma.API) {
 	}, r.listTokens)
 	huma.Register(api, huma.Operation{
 		OperationID: "revoke-token", Method: http.MethodDelete, Path: "/tokens/{id}", Tags: tags, Summary: "Revoke a token",
-		Description: "It is refused from now on. Revoking it again is not an error.",
+		Description: "It is refused from now on, and so are those that were made with it, and with those. " +
+			"It must not have scopes that the caller lacks, unless the caller made it. Revoking it again is not an error.",
 	}, r.revokeToken)
 	huma.Register(api, huma.Operation{
 		OperationID: "whoami", Method: http.MethodGet, Path: "/whoami", Tags: tags, Summary: "Whose the token is, and what it may do",
@@ -111,9 +111,12 @@ func (r *Room) createToken(ctx context.Context, in *struct{ Body tokenOrder }) (
 		ttl = min(defaultTTL, left)
 	}
 	if refused := exceeds(me, o.Scopes, ttl, left); refused != "" {
-		return nil, r.forbid(ctx, answer, "Token::create", refused)
+		return nil, r.forbid(ctx, answer, "Token::create", "*", refused)
 	}
-	token, c, err := r.mint(ctx, r.claim("", o.Tenant, slices.Compact(slices.Sorted(slices.Values(o.Scopes))), ttl), me.Sub, answer.Event)
+	token, c, err := r.mint(ctx, r.claim("", o.Tenant, slices.Compact(slices.Sorted(slices.Values(o.Scopes))), ttl), me, answer.Event)
+	if errors.Is(err, errRevoked) {
+		return nil, r.forbid(ctx, answer, "Token::create", "*", errRevoked.Error())
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -125,12 +128,7 @@ func (r *Room) createToken(ctx context.Context, in *struct{ Body tokenOrder }) (
 
 // exceeds says in what a token would do more than the one it is made with.
 func exceeds(me authz.Principal, scopes []string, ttl, left time.Duration) string {
-	var more []string
-	for _, s := range scopes {
-		if !covers(me.Scopes, s) {
-			more = append(more, s)
-		}
-	}
+	more := lacks(me.Scopes, scopes)
 	switch {
 	case len(more) > 0:
 		return "a token cannot have scopes that its maker lacks: " + strings.Join(more, ", ")
@@ -142,12 +140,13 @@ func exceeds(me authz.Principal, scopes []string, ttl, left time.Duration) strin
 	return ""
 }
 
-// forbid turns a permit into a denial for a reason that no policy can know.
-func (r *Room) forbid(ctx context.Context, a authz.Answer, action, reason string) error {
+// forbid turns a permit of doing action to the token id into a denial, for a reason
+// that no policy can know.
+func (r *Room) forbid(ctx context.Context, a authz.Answer, action, id, reason string) error {
 	me := authz.From(ctx)
 	denial := event.AuthorizationDenied.Event(
 		event.About{Tenant: me.Tenant, Key: string(a.DecisionID), Correlation: httpapi.Correlation(ctx), TraceParent: httpapi.TraceParent(ctx), At: r.cfg.Now()},
-		event.Denial{Principal: event.Principal{Sub: me.Sub, Scopes: me.Scopes, Tenant: me.Tenant}, Resource: "Token::*", Action: action, Reason: reason, DecisionID: a.DecisionID})
+		event.Denial{Principal: event.Principal{Sub: me.Sub, Scopes: me.Scopes, Tenant: me.Tenant}, Resource: "Token::" + id, Action: action, Reason: reason, DecisionID: a.DecisionID})
 	return r.gate.Deny(ctx, authz.Answer{DecisionID: a.DecisionID, Reason: reason, Event: denial})
 }
 
@@ -191,47 +190,6 @@ func (r *Room) listTokens(ctx context.Context, in *httpapi.Page) (*tokenPage, er
 		out.Body.Items = append(out.Body.Items, v)
 	}
 	return out, rows.Err()
-}
-
-func (r *Room) revokeToken(ctx context.Context, in *struct {
-	ID string `path:"id" maxLength:"128"`
-}) (*struct{}, error) {
-	me := authz.From(ctx)
-	var (
-		sub, scopes string
-		expires     int64
-	)
-	resource := authz.Resource{Type: "Token", ID: in.ID, Tenant: me.Tenant}
-	err := r.db.QueryRow(ctx, `SELECT sub, scopes, expires_ms FROM token WHERE tenant = $1 AND id = $2`, string(me.Tenant), in.ID).Scan(&sub, &scopes, &expires)
-	if errors.Is(err, sqldb.ErrNoRows) {
-		return nil, r.gate.Absent(ctx, "Token::revoke", resource, "token")
-	}
-	if err != nil {
-		return nil, err
-	}
-	answer, err := r.gate.Ask(ctx, "Token::revoke", resource, nil)
-	if err != nil {
-		return nil, err
-	}
-	now := r.cfg.Now()
-	gone := event.AuthRevoked.Event(
-		event.About{Tenant: me.Tenant, Key: string(answer.DecisionID), Correlation: httpapi.Correlation(ctx), TraceParent: httpapi.TraceParent(ctx), At: now},
-		event.Grant{Principal: event.Principal{Sub: sub, Scopes: strings.Fields(scopes), Tenant: me.Tenant}, Scope: scopes, DecisionID: answer.DecisionID, Resource: "Token::" + in.ID})
-	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
-		n, err := tx.Exec(`UPDATE token SET revoked_ms = $1 WHERE tenant = $2 AND id = $3 AND revoked_ms = 0`, now.UnixMilli(), string(me.Tenant), in.ID)
-		if err == nil && n > 0 {
-			err = tx.Emit(gone)
-		}
-		if err == nil {
-			err = tx.Emit(answer.Event)
-		}
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	r.tokens.revoke(in.ID, time.UnixMilli(expires))
-	return nil, nil
 }
 
 func (r *Room) whoami(ctx context.Context, _ *struct{}) (*struct{ Body authz.Principal }, error) {

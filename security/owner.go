@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"fragua.dev/fragua/contract/authz"
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/internal/sqldb"
 )
@@ -32,7 +33,7 @@ func (r *Room) ensureOwner(ctx context.Context) error {
 			return nil
 		}
 	}
-	token, _, err := r.mint(ctx, r.claim(ownerSub, Home, []string{"*"}, ownerTTL), ownerSub)
+	token, _, err := r.mint(ctx, r.claim(ownerSub, Home, []string{"*"}, ownerTTL), authz.Principal{Sub: ownerSub})
 	if err != nil {
 		return fmt.Errorf("owner's token: %w", err)
 	}
@@ -42,15 +43,24 @@ func (r *Room) ensureOwner(ctx context.Context) error {
 	return nil
 }
 
-// mint signs a token and notes that it was made, so that it can be revoked.
-func (r *Room) mint(ctx context.Context, c claims, maker string, facts ...event.Event) (string, claims, error) {
+// errRevoked says that the token that another was to be made with has been revoked
+// in the meantime.
+var errRevoked = errors.New("the token that it would be made with has been revoked")
+
+// mint signs a token and notes by whom and with which it was made, so that it can be
+// revoked.
+func (r *Room) mint(ctx context.Context, c claims, by authz.Principal, facts ...event.Event) (string, claims, error) {
 	token, err := r.issuer.sign(c)
 	if err != nil {
 		return "", c, err
 	}
 	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
-		_, err := tx.Exec(`INSERT INTO token (tenant, id, sub, maker, scopes, created_ms, expires_ms) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-			c.Tenant, c.ID, c.Subject, maker, strings.Join(c.Scopes, " "), c.IssuedAt*1000, c.Expires*1000)
+		n, err := tx.Exec(`INSERT INTO token (tenant, id, sub, maker, parent, scopes, created_ms, expires_ms) SELECT $1, $2, $3, $4, $5, $6, $7, $8
+			WHERE NOT EXISTS (SELECT 1 FROM token WHERE tenant = $9 AND id = $10 AND revoked_ms > 0)`,
+			c.Tenant, c.ID, c.Subject, by.Sub, by.Token, strings.Join(c.Scopes, " "), c.IssuedAt*1000, c.Expires*1000, string(by.Tenant), by.Token)
+		if err == nil && n == 0 {
+			err = errRevoked
+		}
 		if err == nil {
 			err = tx.Emit(facts...)
 		}

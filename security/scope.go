@@ -20,6 +20,16 @@ func covers(scopes []string, scope string) bool {
 	return false
 }
 
+// lacks returns those of wanted that scopes do not open.
+func lacks(scopes, wanted []string) (more []string) {
+	for _, s := range wanted {
+		if !covers(scopes, s) {
+			more = append(more, s)
+		}
+	}
+	return more
+}
+
 // knows says whether some policy is opened by scope: a scope that opens nothing
 // is a typing error.
 func (p *policies) knows(scope string) bool {

@@ -128,7 +128,7 @@ func (r *Room) accept(c claims, now time.Time) (authz.Principal, error) {
 			return authz.Principal{}, bad("one of its scopes is not written as job:create")
 		}
 	}
-	return authz.Principal{Sub: c.Subject, Scopes: c.Scopes, Tenant: ident.Tenant(c.Tenant), Expires: expires.UTC()}, nil
+	return authz.Principal{Sub: c.Subject, Scopes: c.Scopes, Tenant: ident.Tenant(c.Tenant), Expires: expires.UTC(), Token: c.ID}, nil
 }
 
 // cache remembers tokens that were verified, by their hash, and the ids of those

@@ -203,7 +203,7 @@ func derSignature(t *testing.T, key *ecdsa.PrivateKey, in string) []byte {
 
 func TestVerifyForgetsInTime(t *testing.T) {
 	r := openRoom(t)
-	token, c, err := r.mint(t.Context(), r.claim("", "acme", []string{"job:read"}, time.Minute), "owner")
+	token, c, err := r.mint(t.Context(), r.claim("", "acme", []string{"job:read"}, time.Minute), authz.Principal{Sub: "owner"})
 	if err != nil {
 		t.Fatal(err)
 	}

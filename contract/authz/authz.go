@@ -17,6 +17,8 @@ type Principal struct {
 	Scopes  []string     `json:"scopes"` // job:create, exec:run, …; * is every scope
 	Tenant  ident.Tenant `json:"tenant_id"`
 	Expires time.Time    `json:"expires_at"`
+
+	Token string `json:"-"` // the token's id: the security room's, which notes what is made with it
 }
 
 // Errors of a Verifier, for errors.Is.
