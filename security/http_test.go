@@ -8,22 +8,25 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-jose/go-jose/v4"
 
+	"fragua.dev/fragua/contract/authz"
 	"fragua.dev/fragua/contract/ident"
 	"fragua.dev/fragua/internal/httpapi"
-	"fragua.dev/fragua/contract/authz"
 )
 
 // site is a room behind its API.
 type site struct {
 	*testRoom
-	h http.Handler
-	t testing.TB
+	h    http.Handler
+	says described
+	t    testing.TB
 }
 
 func openSite(t testing.TB) *site {
@@ -32,8 +35,9 @@ func openSite(t testing.TB) *site {
 
 func siteOf(t testing.TB, r *testRoom) *site {
 	mux := http.NewServeMux()
-	r.Routes(httpapi.New(mux, "test"))
-	return &site{r, httpapi.Handler(mux, httpapi.Options{Verifier: r, Log: r.cfg.Log, IDs: r.cfg.IDs}), t}
+	api := httpapi.New(mux, "test")
+	r.Routes(api)
+	return &site{r, httpapi.Handler(mux, httpapi.Options{Verifier: r, Log: r.cfg.Log, IDs: r.cfg.IDs}), described{mux, api.OpenAPI()}, t}
 }
 
 // call sends a request, and reads the answer into a map.
@@ -51,7 +55,42 @@ func (s *site) call(token, method, target, body string) (int, map[string]any) {
 			s.t.Fatalf("%s %s: %v: %s", method, target, err, w.Body)
 		}
 	}
+	if out != nil {
+		s.says.check(s.t, r, w.Code, out)
+	}
 	return w.Code, out
+}
+
+// described is the API, and what it says of itself.
+type described struct {
+	mux  *http.ServeMux
+	said *huma.OpenAPI
+}
+
+// check holds an answer against what the description says of it.
+func (d described) check(t testing.TB, r *http.Request, code int, out map[string]any) {
+	t.Helper()
+	_, pattern := d.mux.Handler(r)
+	_, path, _ := strings.Cut(pattern, " ")
+	item := d.said.Paths[path]
+	if item == nil {
+		return
+	}
+	op := map[string]*huma.Operation{"GET": item.Get, "POST": item.Post, "PUT": item.Put, "DELETE": item.Delete}[r.Method]
+	if op == nil {
+		return
+	}
+	answer := op.Responses[strconv.Itoa(code)]
+	if answer == nil {
+		answer = op.Responses["default"]
+	}
+	for _, m := range answer.Content {
+		var res huma.ValidateResult
+		huma.Validate(d.said.Components.Schemas, m.Schema, huma.NewPathBuffer(nil, 0), huma.ModeReadFromServer, out, &res)
+		if len(res.Errors) > 0 {
+			t.Errorf("%s: the description says otherwise of its %d: %v", pattern, code, res.Errors)
+		}
+	}
 }
 
 func (s *site) token(tenant ident.Tenant, scopes ...string) string {

@@ -62,7 +62,9 @@ type tokenOrder struct {
 	TTL    int64        `json:"ttl_ms,omitempty" minimum:"1000" maximum:"315360000000" doc:"How long it lives, in milliseconds; a day unless given"`
 }
 
-type tokenView struct {
+// A TokenView is a token without itself. It is exported for what describes the API,
+// which passes over embedded types that are not.
+type TokenView struct {
 	ID      string       `json:"token_id"`
 	Sub     string       `json:"sub" doc:"What decisions name the token's owner"`
 	Tenant  ident.Tenant `json:"tenant_id"`
@@ -74,7 +76,7 @@ type tokenView struct {
 }
 
 type madeToken struct {
-	tokenView
+	TokenView
 	Token string `json:"token" doc:"Send it as Authorization: Bearer"`
 }
 
@@ -120,7 +122,7 @@ func (r *Room) createToken(ctx context.Context, in *struct{ Body tokenOrder }) (
 	if err != nil {
 		return nil, err
 	}
-	return &struct{ Body madeToken }{madeToken{Token: token, tokenView: tokenView{
+	return &struct{ Body madeToken }{madeToken{Token: token, TokenView: TokenView{
 		ID: c.ID, Sub: c.Subject, Tenant: o.Tenant, Scopes: c.Scopes, Maker: me.Sub,
 		Created: time.Unix(c.IssuedAt, 0).UTC(), Expires: time.Unix(c.Expires, 0).UTC(),
 	}}}, nil
@@ -152,7 +154,7 @@ func (r *Room) forbid(ctx context.Context, a authz.Answer, action, id, reason st
 
 type tokenPage struct {
 	Body struct {
-		Items []tokenView `json:"items"`
+		Items []TokenView `json:"items"`
 		Next  string      `json:"next_cursor,omitempty"`
 	}
 }
@@ -175,7 +177,7 @@ func (r *Room) listTokens(ctx context.Context, in *httpapi.Page) (*tokenPage, er
 			break
 		}
 		var (
-			v                         = tokenView{Tenant: t}
+			v                         = TokenView{Tenant: t}
 			scopes                    string
 			created, expires, revoked int64
 		)
