@@ -3,9 +3,11 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -48,7 +50,8 @@ func (r *Room) Routes(api huma.API) {
 	}
 	create := op(http.MethodPost, "/workers", "create-worker", "Create a worker")
 	create.DefaultStatus = http.StatusCreated
-	create.Description = "For a person who wants to try something by hand: it has no place on a node, so that what it uses counts against --max-workers alone. " +
+	create.Description = "For a person who wants to try something by hand: it has no place on a node, and does not count against --max-workers. There are at most " +
+		strconv.Itoa(maxOwn) + " of a tenant and " + strconv.Itoa(provider.MaxByHand) + " in all; beyond them this is a 429. " +
 		"Jobs get their workers by themselves. It ends when nobody has called it for five minutes, or by DELETE."
 	huma.Register(api, httpapi.Again(create), r.create)
 	huma.Register(api, op(http.MethodGet, "/workers", "list-workers", "Workers, by id"), r.list)
@@ -124,6 +127,9 @@ func (r *Room) create(ctx context.Context, in *struct{ Body workerOrder }) (*wor
 		if foreign > 0 {
 			return httpapi.Conflict("another worker has this worker_id")
 		}
+		if err := crowded(tx, w.Tenant); err != nil {
+			return err
+		}
 		if err := r.save(tx, w, w.Created.Add(createTime)); err != nil {
 			return err
 		}
@@ -151,6 +157,21 @@ func (r *Room) create(ctx context.Context, in *struct{ Body workerOrder }) (*wor
 		return nil, err
 	}
 	return &workerReply{Status: http.StatusCreated, Location: "/workers/" + string(w.ID), Body: w.Worker}, nil
+}
+
+// crowded refuses another worker made by hand when there are enough of them.
+func crowded(tx *sqldb.Tx, t ident.Tenant) error {
+	var all, own int
+	err := tx.QueryRow(`SELECT COUNT(*), COALESCE(SUM(tenant = $1), 0) FROM worker WHERE live = 1 AND job = ''`, string(t)).Scan(&all, &own)
+	switch {
+	case err != nil:
+		return err
+	case own >= maxOwn:
+		return httpapi.TooMany(createTime, fmt.Sprintf("you have %d workers made by hand, and may have no more: end one by DELETE /workers/{worker_id}", own))
+	case all >= provider.MaxByHand:
+		return httpapi.TooMany(createTime, fmt.Sprintf("there are %d workers made by hand, and may be no more: they end when nobody has called them for five minutes", all))
+	}
+	return nil
 }
 
 // unmake forgets the wish for a worker that there was no room for: the same call may

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"fragua.dev/fragua/contract/event"
+	"fragua.dev/fragua/worker/provider"
 )
 
 const aWorker = `{"worker_id":"w","provider_id":"yard","runtime_spec":{"limits":{"cpu_m":100}}}`
@@ -121,6 +123,41 @@ func TestWhoIsToldToTryLaterMay(t *testing.T) {
 		if w := h.want(201, "POST", "/workers", aWorker); w.State != Running {
 			t.Errorf("it is %s", w.State)
 		}
+	})
+}
+
+// TestWorkersMadeByHandAreBounded has a tenant ask for more than its share, and all
+// tenants for more than there may be.
+func TestWorkersMadeByHandAreBounded(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		named := func(id string) string { return strings.Replace(aWorker, `"w"`, `"`+id+`"`, 1) }
+		most := provider.MaxByHand / maxOwn
+		for tenant := range most {
+			for i := range maxOwn {
+				id := fmt.Sprintf("w%d-%d", tenant, i)
+				if code, _, text := h.callAs(fmt.Sprint("t", tenant), "POST", "/workers", named(id)); code != 201 {
+					t.Fatalf("%s: %d %s", id, code, text)
+				}
+			}
+			if code, _, text := h.callAs(fmt.Sprint("t", tenant), "POST", "/workers", named("more")); code != 429 || !strings.Contains(text, "you have 16") {
+				t.Fatalf("one more of a tenant: %d %s", code, text)
+			}
+			if code, _, _ := h.callAs(fmt.Sprint("t", tenant), "POST", "/workers", named(fmt.Sprintf("w%d-0", tenant))); code != 200 {
+				t.Errorf("one that is there: %d", code)
+			}
+		}
+		if code, _, text := h.callAs("late", "POST", "/workers", named("more")); code != 429 || !strings.Contains(text, "there are 64") {
+			t.Errorf("one more in all: %d %s", code, text)
+		}
+		h.assign("j", "")
+		if code, _, _ := h.callAs("t0", "DELETE", "/workers/w0-0", ""); code != 200 {
+			t.Fatal(code)
+		}
+		h.wait()
+		if code, _, text := h.callAs("late", "POST", "/workers", named("more")); code != 201 {
+			t.Errorf("once one has ended: %d %s", code, text)
+		}
+		h.wantSaid(provider.MaxByHand+2, 1, 0)
 	})
 }
 

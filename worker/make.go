@@ -60,7 +60,7 @@ func (r *Room) assigned(ctx context.Context, e event.Event, a event.Assignment) 
 		if ctx.Err() != nil {
 			return err
 		}
-		// Scheduling counts workers; those that people made by hand are in the way.
+		// Scheduling counts workers; one that has not quite ended is in the way.
 		if errors.Is(err, provider.ErrCapacity) && r.cfg.Now().Sub(e.Time) < crowdedTime {
 			return fmt.Errorf("%w: %w", bus.ErrLater, err)
 		}

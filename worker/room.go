@@ -32,6 +32,7 @@ const (
 	staleAfter  = 30 * time.Second // a live worker says again that it is there
 	tombstones  = time.Hour        // that they are kept
 	maxEnding   = 256              // workers that are ended at the same time
+	maxOwn      = 16               // workers made by hand of one tenant: no tenant takes all of provider.MaxByHand
 )
 
 // Config is what the room is made of.

@@ -116,7 +116,7 @@ func (w *worker) runtime() string {
 func (w *worker) over() bool { return w.State == Terminated || w.State == Failed }
 
 func (w *worker) made() provider.Made {
-	return provider.Made{Worker: w.ID, Tenant: w.Tenant, Address: w.Address, Handle: w.Handle}
+	return provider.Made{Worker: w.ID, Tenant: w.Tenant, Job: w.Job, Address: w.Address, Handle: w.Handle}
 }
 
 func (w *worker) about(twist string, now time.Time) event.About {

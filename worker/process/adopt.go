@@ -25,7 +25,7 @@ func (p *Provider) Adopt(ctx context.Context, known []provider.Made) ([]ident.Wo
 		if !ok {
 			continue
 		}
-		w := &worker{req: provider.Request{Worker: m.Worker, Tenant: m.Tenant}, made: m, taken: true, pid: pid}
+		w := &worker{req: provider.Request{Worker: m.Worker, Tenant: m.Tenant, Job: m.Job}, made: m, taken: true, pid: pid}
 		p.mu.Lock()
 		p.workers[m.Worker] = w
 		p.mu.Unlock()

@@ -2,6 +2,7 @@ package process_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -112,6 +113,37 @@ func TestAKilledAgentLeavesNothingAndIsToldOnce(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("its parent took no note of its end: it stays as a zombie")
 		}
+	}
+}
+
+// TestWorkersMadeByHandTakeNoPlaceOfJobs has as many of them as jobs may have.
+func TestWorkersMadeByHandTakeNoPlaceOfJobs(t *testing.T) {
+	small := func() *process.Provider {
+		p, err := process.New(process.Config{Dir: t.TempDir(), Command: []string{"/proc/self/exe", "agent"}, MaxWorkers: 1, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { p.Close() })
+		return p
+	}
+	first := small()
+	var made []provider.Made
+	for _, r := range []provider.Request{{Worker: "hand_1"}, {Worker: "hand_2"}, {Worker: "wrk_1", Job: "job_1", Attempt: 1}} {
+		m, err := first.Create(t.Context(), r)
+		if err != nil {
+			t.Fatalf("%s: %v", r.Worker, err)
+		}
+		made = append(made, m)
+	}
+	if _, err := first.Create(t.Context(), provider.Request{Worker: "wrk_2", Job: "job_2", Attempt: 1}); !errors.Is(err, provider.ErrCapacity) {
+		t.Errorf("a second worker for a job: %v", err)
+	}
+	second := small()
+	if alive, err := second.Adopt(t.Context(), made[:2]); err != nil || len(alive) != 2 {
+		t.Fatalf("alive %v, %v", alive, err)
+	}
+	if _, err := second.Create(t.Context(), provider.Request{Worker: "wrk_3", Job: "job_3", Attempt: 1}); err != nil {
+		t.Errorf("beside those that were adopted: %v", err)
 	}
 }
 

@@ -32,14 +32,14 @@ const (
 	asidePrefix = "left-" // of what could not be removed
 )
 
-// DefaultMaxWorkers is how many workers there may be unless Config says otherwise.
+// DefaultMaxWorkers is how many workers jobs may have unless Config says otherwise.
 const DefaultMaxWorkers = 512
 
 // Config is what a Provider is made of.
 type Config struct {
 	Dir        string        // holds the workers' folders; nobody else may use it
 	Command    []string      // starts an agent
-	MaxWorkers int           // at the same time; 0 is DefaultMaxWorkers
+	MaxWorkers int           // for jobs, at the same time; 0 is DefaultMaxWorkers
 	Warm       int           // idle agents that are kept ready
 	IdleMax    int           // idle agents that are kept at most; 0 is 64
 	IdleTTL    time.Duration // after which an idle agent beyond Warm ends; 0 is 30 s
@@ -101,7 +101,7 @@ func New(cfg Config) (*Provider, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("process: subreaper: %w", err)
 	}
-	p := &Provider{cfg: cfg, events: make(chan provider.Ended, 64*cfg.MaxWorkers), quit: make(chan struct{}), workers: map[ident.Worker]*worker{}}
+	p := &Provider{cfg: cfg, events: make(chan provider.Ended, 64*(cfg.MaxWorkers+provider.MaxByHand)), quit: make(chan struct{}), workers: map[ident.Worker]*worker{}}
 	p.wg.Go(p.tend)
 	return p, nil
 }
@@ -131,7 +131,7 @@ func (p *Provider) Create(ctx context.Context, r provider.Request) (provider.Mad
 		defer w.busy.Unlock()
 		return w.made, nil
 	}
-	if len(p.workers) >= p.cfg.MaxWorkers {
+	if p.full(r.Job) {
 		p.mu.Unlock()
 		return provider.Made{}, provider.ErrCapacity
 	}
@@ -150,8 +150,23 @@ func (p *Provider) Create(ctx context.Context, r provider.Request) (provider.Mad
 	}
 	a.reserve(w)
 	w.agent = a
-	w.made = provider.Made{Worker: r.Worker, Tenant: r.Tenant, Address: a.address, Handle: a.handle}
+	w.made = provider.Made{Worker: r.Worker, Tenant: r.Tenant, Job: r.Job, Address: a.address, Handle: a.handle}
 	return w.made, nil
+}
+
+// full says whether there are as many workers as there may be of those for jobs, or of
+// those made by hand: neither takes from the other.
+func (p *Provider) full(job ident.Job) bool {
+	n := 0
+	for _, w := range p.workers {
+		if (w.req.Job == "") == (job == "") {
+			n++
+		}
+	}
+	if job == "" {
+		return n >= provider.MaxByHand
+	}
+	return n >= p.cfg.MaxWorkers
 }
 
 // pop takes an idle agent.

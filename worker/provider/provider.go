@@ -60,6 +60,12 @@ type Provider interface {
 	Close() error
 }
 
+// MaxByHand is how many workers without a job there may be at the same time. They are
+// made by hand, and scheduling does not know of them: a provider does not count them
+// among those that it makes for jobs, for then anybody could stop everybody's jobs.
+// Who tries something by hand needs one or two, and each is a process of this machine.
+const MaxByHand = 64
+
 // Errors of Create, for errors.Is.
 var (
 	ErrCapacity = errors.New("no capacity for another worker")
@@ -81,6 +87,7 @@ type Request struct {
 type Made struct {
 	Worker  ident.Worker `json:"worker_id"`
 	Tenant  ident.Tenant `json:"tenant_id"`
+	Job     ident.Job    `json:"job_id,omitempty"`
 	Address string       `json:"address"` // HOST:PORT of its API
 	Handle  string       `json:"handle"`  // the provider's own: a pid and its start time, a container's id
 }
