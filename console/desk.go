@@ -2,6 +2,7 @@ package console
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"time"
 
@@ -24,7 +25,7 @@ type change struct {
 // Subscriptions returns what the room hears: nobody waits for it but people.
 func (r *Room) Subscriptions() []bus.Subscription {
 	return bus.Together(hearTime, r.hear,
-		event.JobRequested.Subject, event.AssignmentCreated.Subject, event.JobStarted.Subject,
+		event.RunStarted.Subject, event.JobRequested.Subject, event.AssignmentCreated.Subject, event.JobStarted.Subject,
 		event.StepStarted.Subject, event.StepFailed.Subject, event.JobRetrying.Subject,
 		event.JobCompleted.Subject, event.JobFailed.Subject, event.JobCancelled.Subject, event.JobTerminated.Subject,
 	)
@@ -34,6 +35,14 @@ func (r *Room) Subscriptions() []bus.Subscription {
 func (r *Room) hear(ctx context.Context, events []event.Event) error {
 	batch := make([]change, 0, len(events))
 	for _, e := range events {
+		if e.Subject == event.RunStarted.Subject {
+			all, err := begun(e)
+			if err != nil {
+				return err
+			}
+			batch = append(batch, all...)
+			continue
+		}
 		d, err := read(e)
 		if err != nil {
 			return err
@@ -49,6 +58,23 @@ func (r *Room) hear(ctx context.Context, events []event.Event) error {
 	r.desk.Lock() // tests and a batch that is taken apart call this, too
 	defer r.desk.Unlock()
 	return r.commit(ctx, batch)
+}
+
+// begun returns what the beginning of a run says of each of its jobs: those that wait
+// for others are heard of by nothing else until they have a turn, or will never have.
+func begun(e event.Event) ([]change, error) {
+	d, err := event.RunStarted.Read(e)
+	if err != nil {
+		return nil, fmt.Errorf("console: event %s: %w", e.ID, err)
+	}
+	if e.Tenant == "" {
+		return nil, nil
+	}
+	var all []change
+	for _, j := range d.Jobs {
+		all = append(all, change{e, told{Job: j.Job, Name: j.Name, Pipeline: d.Pipeline, Run: d.Run, Attempt: 1}})
+	}
+	return all, nil
 }
 
 func (r *Room) commit(ctx context.Context, batch []change) error {
