@@ -23,8 +23,16 @@ func Explain(s *Snapshot, w *Waiting) []Reason {
 		default:
 			why = n.objects(&w.Ask, s.free[i])
 		}
-		if why == "" && s.heldOn == n.ID && (!queued || s.heldKey != sh.shapeKey) {
-			why = "kept free for a bigger job that waits since " + time.Unix(0, s.held.Since).UTC().Format(time.RFC3339)
+		if s.heldOn == n.ID {
+			mine := queued && s.heldKey == sh.shapeKey
+			switch {
+			case why == "" && !mine:
+				why = "kept free for a bigger job that waits since " + time.Unix(0, s.held.Since).UTC().Format(time.RFC3339)
+			case why != "" && mine && at == 0:
+				why += "; what comes free is kept for it"
+			case why != "" && mine:
+				why += "; what comes free is kept for one like it that goes first"
+			}
 		}
 		if why == "" && queued && at > 0 {
 			why = fmt.Sprintf("has room; %s like it %s first", count(at, "job"), verb(at, "goes", "go"))

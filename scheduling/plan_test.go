@@ -316,7 +316,8 @@ func TestStarving(t *testing.T) {
 	if got := carry(); len(got) != 4 { // one on tiny, three on n
 		t.Fatalf("placed %v", got)
 	}
-	s.Add(wants("big", 10, quota(4, 4)))
+	big := wants("big", 10, quota(4, 4))
+	s.Add(big)
 	s.Hold(5)
 	if s.held != nil {
 		t.Fatal("a node is held for one that has not waited long enough")
@@ -331,6 +332,11 @@ func TestStarving(t *testing.T) {
 		}
 		if got := Explain(s, wants("later9", 30, quota(1, 1)))[0].Reason; !strings.HasPrefix(got, "kept free for a bigger job") {
 			t.Fatalf("the node that is held: %q", got)
+		}
+		for _, r := range Explain(s, big) { // the other side
+			if kept := strings.HasSuffix(r.Reason, "; what comes free is kept for it"); kept != (r.Node == "n") {
+				t.Fatalf("%s, of the job that a node is held for: %q", r.Node, r.Reason)
+			}
 		}
 		s.Give("n", quota(1, 1))
 	}
