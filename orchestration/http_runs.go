@@ -92,7 +92,9 @@ func (r *Room) readRun(ctx context.Context, action, id string) (*run, error) {
 	x := &run{}
 	err := decode(r.db.QueryRow(ctx, `SELECT body FROM run WHERE tenant = $1 AND id = $2`, string(authz.From(ctx).Tenant), id), x)
 	if errors.Is(err, errAbsent) {
-		return nil, r.gate.Absent(ctx, action, runResource(&run{Run: Run{ID: ident.Run(id), Tenant: authz.From(ctx).Tenant}}), "run")
+		// Runs are decided on by their pipeline, and this has none: the trail names
+		// what was asked for in a way that is no pipeline's name.
+		return nil, r.gate.Absent(ctx, action, runResource(&run{Run: Run{Pipeline: ident.Pipeline("run/" + id), Tenant: authz.From(ctx).Tenant}}), "run")
 	}
 	return x, err
 }

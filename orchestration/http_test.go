@@ -1,6 +1,7 @@
 package orchestration
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -8,8 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"fragua.dev/fragua/contract/authz"
 	"fragua.dev/fragua/contract/event"
 	"fragua.dev/fragua/contract/ident"
+	"fragua.dev/fragua/internal/httpapi/apitest"
 )
 
 func TestTheSameJobAgainIsTheFirstOne(t *testing.T) {
@@ -263,5 +266,29 @@ func TestARepeatIsAnsweredWhileTheQueueIsFull(t *testing.T) {
 	}
 	if code := h.callAs("other", "POST", "/jobs", `{"job_id":"j","spec":{"command":["x"]}}`, nil); code != 429 {
 		t.Errorf("another tenant's first job of this name: %d", code)
+	}
+}
+
+// asked permits, and remembers what it was asked about.
+type asked struct {
+	apitest.Permit
+	what []string
+}
+
+func (a *asked) Decide(ctx context.Context, q authz.Question) authz.Answer {
+	a.what = append(a.what, q.Resource.Type+"::"+q.Resource.ID)
+	return a.Permit.Decide(ctx, q)
+}
+
+// TestTheTrailNamesARunThatIsNotThere has the decision say what was asked for.
+func TestTheTrailNamesARunThatIsNotThere(t *testing.T) {
+	h := newHouse(t)
+	a := &asked{}
+	h.room.gate.Decider = a
+	h.want(404, "GET", "/runs/no", "", nil)
+	h.want(404, "POST", "/runs/no/retry", "", nil)
+	h.want(404, "POST", "/runs/no/cancel", "", nil)
+	if want := []string{"Pipeline::run/no", "Pipeline::run/no", "Pipeline::run/no"}; !slices.Equal(a.what, want) {
+		t.Errorf("asked about %q", a.what)
 	}
 }
