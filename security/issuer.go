@@ -155,9 +155,9 @@ func (r *Room) Reached(ctx context.Context, address string) error {
 		return fmt.Errorf("issuer: %w", err)
 	}
 	r.issuer.mu.Lock()
-	defer r.issuer.mu.Unlock()
 	r.issuer.url, r.issuer.known = address, known
-	return nil
+	r.issuer.mu.Unlock()
+	return r.readdress()
 }
 
 // claim returns what a token for sub is to say.

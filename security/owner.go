@@ -33,13 +33,35 @@ func (r *Room) ensureOwner(ctx context.Context) error {
 			return nil
 		}
 	}
-	token, _, err := r.mint(ctx, r.claim(ownerSub, Home, []string{"*"}, ownerTTL), authz.Principal{Sub: ownerSub})
+	token, made, err := r.mint(ctx, r.claim(ownerSub, Home, []string{"*"}, ownerTTL), authz.Principal{Sub: ownerSub})
 	if err != nil {
 		return fmt.Errorf("owner's token: %w", err)
 	}
 	if err := writePrivate(r.cfg.TokenFile, []byte(token+"\n")); err != nil {
 		return fmt.Errorf("owner's token: %w", err)
 	}
+	r.young.Store(&made)
+	return nil
+}
+
+// readdress has an owner's token that this process made say under which URL the server
+// is reached, which it did not know then: who verifies it by what the server publishes
+// compares the two. It is the same token otherwise, and both writings of it are good.
+func (r *Room) readdress() error {
+	c := r.young.Load()
+	if c == nil || c.Issuer == r.issuer.name() {
+		return nil
+	}
+	again := *c
+	again.Issuer = r.issuer.name()
+	token, err := r.issuer.sign(again)
+	if err == nil {
+		err = writePrivate(r.cfg.TokenFile, []byte(token+"\n"))
+	}
+	if err != nil {
+		return fmt.Errorf("owner's token: %w", err)
+	}
+	r.young.Store(&again)
 	return nil
 }
 

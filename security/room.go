@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"fragua.dev/fragua/contract/artifacts"
@@ -52,6 +53,7 @@ type Room struct {
 	tokens    *cache
 	authority *authority
 	vault     *vault
+	young     atomic.Pointer[claims] // the owner's token, if this process made it
 }
 
 var (

@@ -170,6 +170,37 @@ func TestOwnerTokenIsMadeOnce(t *testing.T) {
 	}
 }
 
+// TestOwnerTokenNamesWhereTheServerIsReached has the address known only after the token
+// was made.
+func TestOwnerTokenNamesWhereTheServerIsReached(t *testing.T) {
+	r := openRoom(t)
+	early := r.ownerToken(t)
+	if err := r.Reached(t.Context(), "http://127.0.0.1:4242"); err != nil {
+		t.Fatal(err)
+	}
+	token := r.ownerToken(t)
+	c, err := r.read(token)
+	if err != nil || c.Issuer != "http://127.0.0.1:4242" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	before, err := r.read(early)
+	if err != nil || before.ID != c.ID {
+		t.Errorf("it is another token, which revoking the first would leave: %+v, %v", before, err)
+	}
+	for _, text := range []string{early, token} {
+		if p, err := r.Verify(t.Context(), text); err != nil || p.Sub != "owner" {
+			t.Errorf("%+v, %v", p, err)
+		}
+	}
+	r = r.reopen(t)
+	if err := r.Reached(t.Context(), "http://127.0.0.1:4343"); err != nil {
+		t.Fatal(err)
+	}
+	if r.ownerToken(t) != token {
+		t.Error("a good token was made again because the server moved")
+	}
+}
+
 func TestOpenRefusesWhatItCannotTrust(t *testing.T) {
 	for name, spoil := range map[string]func(r *testRoom) error{
 		"token.key is not a key": func(r *testRoom) error {
