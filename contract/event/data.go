@@ -178,7 +178,7 @@ type StepEnd struct {
 // StepFault says how a try of a step ended badly.
 type StepFault struct {
 	Step       ident.Step      `json:"step_id"`
-	Code       string          `json:"error_code"` // exit, timeout, start, job_timeout, secret, artifact, source
+	Code       string          `json:"error_code"` // exit, timeout, start, job_timeout, secret, artifact, source, lost, cancelled
 	Retryable  bool            `json:"retryable"`  // whether another try may mend it
 	Job        ident.Job       `json:"job_id"`
 	Exec       ident.Exec      `json:"exec_id"`
