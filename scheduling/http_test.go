@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"fragua.dev/fragua/contract/authz"
 	"fragua.dev/fragua/contract/event"
@@ -53,9 +54,20 @@ func TestSchedule(t *testing.T) {
 	if code := h.call("other", "POST", "/schedule", ask, &other); code != 201 || other.State != Pending || other.Assignment == got.Assignment {
 		t.Errorf("another tenant's job of the same name: %d %+v", code, other)
 	}
-	var big assignmentBody
+	var big, taken assignmentBody
 	if code := h.call("acme", "POST", "/schedule", `{"job_id":"big","resources":{"cpu_m":6000}}`, &big); code != 201 || big.State != Rejected || big.Reason == "" {
 		t.Errorf("big: %d %+v", code, big)
+	}
+	h.pass(960416108 * time.Nanosecond)
+	for i := range 3 { // from memory, and then from the row
+		var got assignmentBody
+		if code := h.call("acme", "DELETE", "/schedule/big", "", &got); code != 200 || got.Ended == nil {
+			t.Errorf("%d %+v", code, got)
+		} else if i == 0 {
+			taken = got
+		} else if !got.Ended.Equal(*taken.Ended) {
+			t.Errorf("it ended at %s, and when asked again at %s", taken.Ended, got.Ended)
+		}
 	}
 	all := said(h, event.AssignmentCreated)
 	if len(all) != 1 || all[0].Attempt != 0 || all[0].Runtime.Limits.MemoryMB != spec.DefaultMemoryMB {

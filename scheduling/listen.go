@@ -142,7 +142,7 @@ func (t *turn) over(k jobKey, attempt int, how ending) error {
 	if n, err := t.newest(k); err != nil || n >= attempt || attempt == 0 {
 		return err
 	}
-	p := &place{Waiting: Waiting{Attempt: Attempt{k.tenant, k.job, attempt}}, state: Revoked, reason: how.reason, ended: t.now}
+	p := &place{Waiting: Waiting{Attempt: Attempt{k.tenant, k.job, attempt}}, state: Revoked, reason: how.reason, ended: kept(t.now)}
 	p.id = assignmentID(p.Attempt)
 	t.touch(p)
 	t.room.remember(p) // until it is saved
@@ -160,7 +160,7 @@ func (t *turn) end(k jobKey, upTo int, how ending) (known bool) {
 		switch {
 		case p.waits():
 			t.room.snap.Remove(&p.Waiting)
-			p.state, p.reason, p.ended = Revoked, how.reason, t.now
+			p.state, p.reason, p.ended = Revoked, how.reason, kept(t.now)
 			t.touch(p)
 		case p.state == Created && !how.keep && (how.revoke || !p.started || p.N == 0):
 			p.state, p.reason, p.round, p.said = Revoked, how.reason, 0, t.now
@@ -201,7 +201,7 @@ func (t *turn) free(tenant ident.Tenant, id ident.Assignment, reason string) err
 	if p == nil || p.Tenant != tenant || p.node == "" || !p.ended.IsZero() {
 		return nil
 	}
-	p.ended = t.now
+	p.ended = kept(t.now)
 	if p.reason == "" {
 		p.reason = reason
 	}

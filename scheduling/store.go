@@ -183,3 +183,7 @@ func fromMS(ms int64) time.Time {
 	}
 	return time.UnixMilli(ms).UTC()
 }
+
+// kept returns t as a row has it: what is answered from memory and what from the row is
+// the same.
+func kept(t time.Time) time.Time { return fromMS(toMS(t)) }
