@@ -83,7 +83,7 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&s.NATS, "nats", "", "URL of a NATS server; unless given the embedded one, with --services that of the process with orchestration")
 	f.StringVar(&s.NATSListen, "nats-listen", "", "HOST:PORT that opens the embedded bus; port 0 picks one, see DIR/nats.address; on loopback anyone may read events there, to write takes DIR/bus.password")
 	f.StringVar(&s.Provider, "provider", "process", "what workers are: process")
-	f.IntVar(&s.MaxWorkers, "max-workers", 0, "workers at one time; 512 unless given")
+	f.IntVar(&s.MaxWorkers, "max-workers", 0, "workers for jobs at one time; 512 unless given")
 	f.IntVar(&s.MaxQueue, "max-queue", 0, "jobs that have not ended; more are refused with 429; 100000 unless given")
 	f.DurationVar(&s.Outlive, "outlive", outlive, "how long running jobs go on when the server has ended, until the next one takes them up; 30 s at least")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
