@@ -119,7 +119,7 @@ func (r *Room) upload(ctx context.Context, in *Upload) (*reply, error) {
 	case errors.Is(err, blob.ErrFull):
 		return nil, httpapi.NotReady("the disk is full")
 	case errors.Is(err, blob.ErrBrokeOff):
-		return nil, httpapi.BadRequest("the content broke off")
+		return nil, httpapi.BrokeOff(err)
 	case err != nil:
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -123,6 +124,21 @@ func TestAnUploadThatBreaksOffLeavesNothing(t *testing.T) {
 	}
 	h.wantFiles()
 	h.want(404, "GET", "/artifacts/r/a/1", "")
+}
+
+// slow has not come in time, as the connection says.
+type slow struct{}
+
+func (slow) Read([]byte) (int, error) { return 0, os.ErrDeadlineExceeded }
+
+func TestAnUploadThatDoesNotComeInTimeLeavesNothing(t *testing.T) {
+	h := newHouse(t)
+	for _, n := range []int{0, 1, 300_000} {
+		if code := h.put("r|a|1", sum256(strings.Repeat("x", n)), io.MultiReader(strings.NewReader(strings.Repeat("x", n)), slow{})); code != 408 {
+			t.Errorf("after %d bytes: %d", n, code)
+		}
+	}
+	h.wantFiles()
 }
 
 func TestAnUploadThatIsTooLargeLeavesNothing(t *testing.T) {

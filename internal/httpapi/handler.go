@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -139,6 +137,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out := &writer{ResponseWriter: w}
 	ctx := context.WithValue(r.Context(), callKey{}, c)
 	defer h.recover(ctx, out, r)
+	clock := http.NewResponseController(w)
+	hasBody := r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody
+	if hasBody {
+		defer h.hearOut(out, r.Body, clock, r.Header.Get("Expect") != "")
+	}
 
 	if p := readable(r); p != nil {
 		p.write(out)
@@ -154,7 +157,6 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 
 	stream := h.Stream(r)
-	clock := http.NewResponseController(w)
 	if stream {
 		var over func() bool
 		ctx, over = h.watch(ctx, r.Header)
@@ -176,8 +178,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		ctx, out.headOnly = context.WithCancel(ctx)
 		defer out.headOnly()
 	}
-	if r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody {
-		defer hearOut(out, r.Body, clock, r.Header.Get("Expect") != "")
+	if hasBody {
 		if p := h.body(w, r, clock, stream); p != nil {
 			p.write(out)
 			return
@@ -243,65 +244,6 @@ func (h *handler) refuse(ctx context.Context, w http.ResponseWriter, err error) 
 		h.Log.LogAttrs(ctx, slog.LevelError, "a token could not be verified", slog.Any("error", err))
 	}
 	p.write(w)
-}
-
-// body bounds a request's body in size and time.
-func (h *handler) body(w http.ResponseWriter, r *http.Request, clock *http.ResponseController, stream bool) *Problem {
-	if stream && (r.Method == http.MethodPost || r.Method == http.MethodPut) {
-		r.Body = &patient{r.Body, clock, h.Timeout}
-		return nil
-	}
-	if enc := r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
-		return problem(http.StatusUnsupportedMediaType, "send the body as it is, without Content-Encoding")
-	}
-	if r.ContentLength > h.MaxBody {
-		w.Header().Set("Connection", "close")
-		return problem(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes", h.MaxBody))
-	}
-	until, _ := h.bounds()
-	_ = clock.SetReadDeadline(until)
-	r.Body = http.MaxBytesReader(w, r.Body, h.MaxBody)
-	return nil
-}
-
-// Bounds on what is read of a body that was refused.
-const (
-	heard    = 32 << 20 // bytes
-	hearTime = 5 * time.Second
-)
-
-// hearOut reads on, up to a bound, what a client sends whose request was refused:
-// many listen only when they have said all, and would find the connection broken
-// in place of the answer. One that asked whether to send has not begun.
-func hearOut(out *writer, body io.Reader, clock *http.ResponseController, waits bool) {
-	if out.status < http.StatusBadRequest || waits {
-		return
-	}
-	_ = clock.Flush() // some do listen
-	_ = clock.SetReadDeadline(time.Now().Add(hearTime))
-	_, _ = io.CopyN(io.Discard, body, heard) // it was refused: how it ends is of no interest
-}
-
-// patience is how many times a request's time a stream waits for a client that
-// does not read.
-const patience = 5
-
-// patient reads a body of any length, as long as some of it comes. At its end the
-// deadline goes: from then on the server watches the connection, and would take
-// the deadline for its end.
-type patient struct {
-	io.ReadCloser
-	clock *http.ResponseController
-	each  time.Duration
-}
-
-func (p *patient) Read(b []byte) (int, error) {
-	_ = p.clock.SetReadDeadline(time.Now().Add(p.each))
-	n, err := p.ReadCloser.Read(b)
-	if err != nil {
-		_ = p.clock.SetReadDeadline(time.Time{})
-	}
-	return n, err
 }
 
 // readable refuses what cannot be a request of this API, and mends a query whose

@@ -104,7 +104,7 @@ func serve(t testing.TB, change ...func(*Options)) *server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	ended := make(chan error, 1)
+	ended := make(chan error, 16)
 	mux := http.NewServeMux()
 	api := New(mux, "1.2.3")
 	huma.Register(api, huma.Operation{OperationID: "make", Method: http.MethodPost, Path: "/things", Tags: []string{"things"}, Summary: "Make a thing", DefaultStatus: http.StatusCreated},
@@ -190,6 +190,8 @@ func serve(t testing.TB, change ...func(*Options)) *server {
 		n, err := io.Copy(io.Discard, r.Body)
 		if err != nil {
 			ended <- err
+			Fail(w, r, BrokeOff(err))
+			return
 		}
 		_, deadline := r.Context().Deadline()
 		fmt.Fprint(w, n, err, deadline)

@@ -186,6 +186,37 @@ func TestASlowBodyIsCutOff(t *testing.T) {
 	}
 }
 
+// TestABodyThatStandsStillIsAnswered sends no more than the beginning of a body, and
+// listens: net/http itself reads on after a handler before it answers.
+func TestABodyThatStandsStillIsAnswered(t *testing.T) {
+	s := serve(t, func(o *Options) { o.Timeout = 100 * time.Millisecond })
+	srv := httptest.NewServer(s)
+	defer srv.Close()
+	for head, want := range map[string]int{
+		"POST /artifacts HTTP/1.1\r\nAuthorization: Bearer good\r\nContent-Length: 1000\r\n":       408,
+		"POST /artifacts HTTP/1.1\r\nAuthorization: Bearer good\r\nContent-Length: 1000000\r\n":    408,
+		"POST /artifacts HTTP/1.1\r\nAuthorization: Bearer good\r\nTransfer-Encoding: chunked\r\n": 408,
+		"POST /artifacts HTTP/1.1\r\nAuthorization: Bearer bad\r\nContent-Length: 1000\r\n":        401,
+		"POST /nothing HTTP/1.1\r\nAuthorization: Bearer good\r\nContent-Length: 1000\r\n":         404,
+	} {
+		for _, sent := range []string{"", "5"} {
+			c, err := net.Dial("tcp", srv.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.WriteString(c, head+"Host: x\r\n\r\n"+sent)
+			c.SetReadDeadline(time.Now().Add(10 * time.Second))
+			res, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil {
+				t.Errorf("%q and %q: %v", head, sent, err)
+			} else if res.Body.Close(); res.StatusCode != want || res.Header.Get("Content-Type") != mediaProblem || !res.Close {
+				t.Errorf("%q and %q: %d %v", head, sent, res.StatusCode, res.Header)
+			}
+			c.Close()
+		}
+	}
+}
+
 func TestHalfAnAnswerBreaksOff(t *testing.T) {
 	s := serve(t)
 	srv := httptest.NewUnstartedServer(s)
