@@ -53,6 +53,9 @@ func ownAnswer(p []byte) *Problem {
 	if !bytes.HasPrefix(p, []byte(protocol+"4")) && !bytes.HasPrefix(p, []byte(protocol+"5")) {
 		return nil
 	}
+	if bytes.HasPrefix(p, []byte(protocol+"417 ")) { // no handler's: they do not look at expectations
+		return problem(http.StatusExpectationFailed, "the expectation is not known: want 100-continue, or none")
+	}
 	line, _, _ := bytes.Cut(p, []byte("\r\n"))
 	text, own := bytes.CutPrefix(p[len(line):], []byte(ownHeaders))
 	if !own {

@@ -31,6 +31,7 @@ func TestWhatCannotBeReadIsAProblem(t *testing.T) {
 		"a header without a name":   {"GET / HTTP/1.1\r\nHost: x\r\n: y\r\n\r\n", 400, "cannot be read"},
 		"an unknown version":        {"GET / HTTP/3.0\r\nHost: x\r\n\r\n", 400, "version of HTTP"},
 		"an unknown encoding":       {"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gold\r\n\r\n", 400, "transfer encoding"},
+		"an unknown expectation":    {"GET / HTTP/1.1\r\nHost: x\r\nExpect: gold\r\n\r\n", 417, "want 100-continue"},
 		"headers that are too long": {"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", 431, "too large"},
 	} {
 		t.Run(name, func(t *testing.T) {
