@@ -216,9 +216,11 @@ func (r *Room) cancelJob(ctx context.Context, id, reason string) (Job, error) {
 	if err != nil {
 		return Job{}, err
 	}
-	var conflict bool
+	gone, forget := r.leave.watch(j.Tenant, j.ID)
+	defer forget()
+	var conflict, ran bool
 	err = r.change(ctx, j.Tenant, j.ID, func(now *job, at time.Time) ([]event.Event, error) {
-		j, conflict = now, now.over() && now.State != Cancelled
+		j, conflict, ran = now, now.over() && now.State != Cancelled, now.State == Running
 		if now.over() {
 			return []event.Event{answer.Event}, nil
 		}
@@ -227,6 +229,9 @@ func (r *Room) cancelJob(ctx context.Context, id, reason string) (Job, error) {
 	})
 	if err == nil && conflict {
 		err = httpapi.Conflict("the job has ended: " + string(j.State))
+	}
+	if err == nil && ran {
+		left(ctx, []<-chan struct{}{gone})
 	}
 	return j.Job, err
 }

@@ -283,9 +283,15 @@ func (r *Room) cancelRun(ctx context.Context, id, reason string) (*runReply, err
 	if err != nil {
 		return nil, err
 	}
-	ended := 0
+	watched := map[ident.Job]<-chan struct{}{}
+	for _, m := range x.Jobs {
+		gone, forget := r.leave.watch(x.Tenant, m.Job)
+		defer forget()
+		watched[m.Job] = gone
+	}
+	ended, ran := 0, []<-chan struct{}(nil)
 	err = r.db.Write(ctx, func(tx *sqldb.Tx) error {
-		ended = 0
+		ended, ran = 0, nil
 		now := r.cfg.Now().UTC()
 		if x, err = loadRun(tx, x.Tenant, x.ID); err != nil {
 			return err
@@ -307,6 +313,9 @@ func (r *Room) cancelRun(ctx context.Context, id, reason string) (*runReply, err
 			j := all[m.Job]
 			if j.over() {
 				continue
+			}
+			if gone := watched[m.Job]; gone != nil && j.State == Running {
+				ran = append(ran, gone)
 			}
 			facts, err := j.cancel(now, reason)
 			if err != nil {
@@ -335,6 +344,7 @@ func (r *Room) cancelRun(ctx context.Context, id, reason string) (*runReply, err
 		return nil, err
 	}
 	r.live.Add(int64(-ended))
+	left(ctx, ran)
 	return r.runView(ctx, x, http.StatusOK)
 }
 

@@ -44,6 +44,7 @@ type Room struct {
 	live  atomic.Int64  // jobs that have not ended
 	soon  chan struct{} // something is due earlier than the reconciler thinks
 	known known         // the writer's alone
+	leave leaving       // who waits for workers to be gone
 	alive *presence.Presence
 	since time.Time     // when the room opened
 	away  time.Duration // before that, nobody was at work here
@@ -239,6 +240,7 @@ func (r *Room) remind(j *job, d event.WorkerMade, now time.Time) ([]event.Event,
 }
 
 func (r *Room) workerGone(ctx context.Context, e event.Event, id ident.Job, attempt int, reason string) error {
+	r.leave.gone(e.Tenant, id)
 	return r.change(ctx, e.Tenant, id, func(j *job, now time.Time) ([]event.Event, error) {
 		switch {
 		case j.over():
