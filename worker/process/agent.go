@@ -27,6 +27,7 @@ const (
 type agent struct {
 	pid     int
 	handle  string
+	began   uint64 // in ticks since boot
 	address string
 	control net.Conn
 	reports chan agentapi.Report // answers to orders
@@ -68,13 +69,21 @@ func (p *Provider) start(ctx context.Context) (*agent, error) {
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.cfg.Dir, words, words
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
+	agents.starting.RLock()
+	err = cmd.Start()
+	if err == nil {
+		enlist(cmd.Process.Pid)
+	}
+	agents.starting.RUnlock()
+	if err != nil {
 		conn.Close()
 		os.Remove(words.Name())
 		return nil, err
 	}
 	a := &agent{pid: cmd.Process.Pid, control: conn, reports: make(chan agentapi.Report, 4), gone: make(chan struct{})}
-	a.handle = handle(a.pid)
+	self, _ := readProc(a.pid) // it is there, if only until watch takes note of its end
+	self.pid = a.pid
+	a.handle, a.began = self.handle(), self.began()
 	if err := os.Rename(words.Name(), p.said(a.pid)); err != nil {
 		p.cfg.Log.Warn("an agent's words cannot be kept", "error", err)
 	}
@@ -112,7 +121,11 @@ func (a *agent) listen() {
 // watch waits for the end of an agent, and ends what it left.
 func (p *Provider) watch(a *agent, cmd *exec.Cmd) {
 	err := cmd.Wait()
+	strike(a.pid)
 	close(a.gone)
+	if err != nil || !a.idle() { // else it has shown before that nothing was left
+		endOrphans(a.began)
+	}
 	a.control.Close()
 	os.Remove(p.said(a.pid))
 	if a.idle() {

@@ -73,11 +73,15 @@ func pidIn(t *testing.T, file string) int {
 	return 0
 }
 
+func lives(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !strings.Contains(string(b), ") Z ")
+}
+
 func gone(t *testing.T, what string, pid int) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil || strings.Contains(string(b), ") Z ") {
+		if !lives(pid) {
 			return
 		}
 	}
@@ -145,6 +149,59 @@ func TestWorkersMadeByHandTakeNoPlaceOfJobs(t *testing.T) {
 	if _, err := second.Create(t.Context(), provider.Request{Worker: "wrk_3", Job: "job_3", Attempt: 1}); err != nil {
 		t.Errorf("beside those that were adopted: %v", err)
 	}
+}
+
+// TestADaemonWithoutATraceEndsWithItsAgent leaves one that has no environment, and works
+// in no folder of the job; others go on: children of this process, and another worker's.
+func TestADaemonWithoutATraceEndsWithItsAgent(t *testing.T) {
+	own := exec.Command("sleep", "300")
+	if err := own.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer own.Wait()
+	defer own.Process.Kill()
+	b := providertest.NewBench(t, open(t, t.TempDir()))
+	dir := t.TempDir()
+	begin := func(w ident.Worker) (agent, left int) {
+		t.Helper()
+		c, made, err := b.Make(w, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		file := filepath.Join(dir, string(w))
+		command := []string{"/bin/sh", "-c", "(cd / && env -i setsid sh -c 'echo $$ > " + file + "; exec sleep 300' >/dev/null 2>&1 </dev/null &); sleep 300"}
+		if _, err := c.Exec(t.Context(), agentapi.ExecRequest{Exec: "exe_1", Step: "stp_1", Job: "job_1", Attempt: 1, Command: command}); err != nil {
+			t.Fatal(err)
+		}
+		return pidOf(t, made), pidIn(t, file)
+	}
+	agent, left := begin("wrk_1")
+	_, others := begin("wrk_2")
+	syscall.Kill(agent, syscall.SIGKILL)
+	select {
+	case <-b.P.Events():
+	case <-time.After(10 * time.Second):
+		t.Fatal("its end was not told")
+	}
+	if lives(left) {
+		t.Error("the daemon is alive when the end of its worker is told")
+		syscall.Kill(left, syscall.SIGKILL)
+	}
+	for what, pid := range map[string]int{"what another worker left": others, "a child of this process": own.Process.Pid} {
+		if !lives(pid) {
+			t.Errorf("%s was ended", what)
+		}
+	}
+	if _, _, err := b.Make("wrk_3", 1); err != nil {
+		t.Error(err)
+	}
+	for _, w := range []ident.Worker{"wrk_2", "wrk_3"} {
+		if _, err := b.P.Terminate(t.Context(), w, 0); err != nil {
+			t.Error(err)
+		}
+	}
+	gone(t, "what another worker left", others)
 }
 
 func TestAWorkerIsAdoptedAfterARestart(t *testing.T) {

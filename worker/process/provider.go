@@ -272,6 +272,11 @@ func (p *Provider) Terminate(ctx context.Context, id ident.Worker, grace time.Du
 	}
 	a.kill()
 	endTree(a.pid, p.dir(a.pid))
+	select {
+	case <-a.gone:
+		endOrphans(a.began)
+	case <-time.After(huntTime):
+	}
 	p.drop(id, w)
 	p.clear(a.pid)
 	return code, nil

@@ -46,6 +46,12 @@ func allProcs() []proc {
 	return out
 }
 
+// began is when the process started, in ticks since boot; 0 if that is not known.
+func (p proc) began() uint64 {
+	n, _ := strconv.ParseUint(p.start, 10, 64) // the kernel wrote a number
+	return n
+}
+
 // handle names a process for ever: PID:START.
 func (p proc) handle() string { return fmt.Sprintf("%d:%s", p.pid, p.start) }
 
