@@ -16,7 +16,7 @@ import (
 // states are those of jobs and runs.
 const states = "PENDING,SCHEDULED,RUNNING,SUCCEEDED,FAILED,CANCELLED,TERMINATED"
 
-var jobColumns = []column{{"JOB", "job_id"}, {"NAME", "name|tags.name"}, {"STATE", "state"}, {"ATTEMPT", "attempts"}, {"NODE", "node_id"}, {"CREATED", "created_at"}, {"FINISHED", "finished_at"}}
+var jobColumns = []column{{"JOB", "job_id"}, {"NAME", "name|tags.name"}, {"STATE", "state"}, {"ATTEMPT", "attempts"}, {"NODE", "node_id"}, {"CREATED", "created_at"}, {"FINISHED", "finished_at"}, {"RUN", "run_id"}}
 
 var stepColumns = []column{{"STEP", "name"}, {"STATE", "state"}, {"TRY", "try"}, {"EXIT", "exit_code"}, {"MS", "duration_ms"}, {"EXECUTION", "exec_id"}}
 

@@ -112,7 +112,7 @@ func (r *follower) news(ctx context.Context, f *followed, missed []execView) {
 	}
 	if ended(v.State) {
 		f.over = true
-		r.say(ctx, f, v.State+why(v))
+		r.say(ctx, f, v.State+tried(v)+why(v))
 		r.then(ctx, f, func() { close(f.end) })
 	}
 }

@@ -99,7 +99,7 @@ func (r *follower) branch(f *followed, v view) []string {
 	if j.State == "PENDING" && f.waits != "" {
 		took += "  waits for a place: " + printable(f.waits)
 	}
-	lines := []string{"  " + r.paint(j.State, marks[j.State]+" "+printable(j.Name)) + took + why(j)}
+	lines := []string{"  " + r.paint(j.State, marks[j.State]+" "+printable(j.Name)) + took + tried(j) + why(j)}
 	if v.shut || j.State != "RUNNING" && j.State != "FAILED" && j.State != "TERMINATED" {
 		return lines
 	}
@@ -119,6 +119,17 @@ func (r *follower) branch(f *followed, v view) []string {
 		}
 	}
 	return lines
+}
+
+// tried says of a job which of its steps ended only after further tries.
+func tried(j jobView) string {
+	text := ""
+	for _, s := range j.Steps {
+		if s.Try > 1 {
+			text += fmt.Sprintf("  (%s: try %d)", printable(s.Name), s.Try)
+		}
+	}
+	return text
 }
 
 // why says why a job did not succeed: by its own step, or by the platform.

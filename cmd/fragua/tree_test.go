@@ -56,7 +56,7 @@ func demo() *follower {
 		}
 		r.jobs[id], r.order = &followed{view: j, logs: map[string]*tail{"e": log}}, append(r.order, id)
 	}
-	add("lint", "SUCCEEDED", "", "", stepView{Name: "fmt", State: "COMPLETED", Exec: "e"})
+	add("lint", "SUCCEEDED", "", "", stepView{Name: "fmt", State: "COMPLETED", Exec: "e", Try: 2})
 	add("unit", "FAILED", "exit", "it ended with exit code 3", stepView{Name: "build", State: "COMPLETED"}, stepView{Name: "test", State: "FAILED", Exec: "e"})
 	add("slow", "RUNNING", "", "", stepView{Name: "wait", State: "STARTED", Exec: "e"})
 	add("gone", "TERMINATED", "lost", "its worker was lost")
@@ -67,14 +67,14 @@ func demo() *follower {
 func TestWhatFailedIsOpenAndSaysWhose(t *testing.T) {
 	text := strings.Join(demo().tree(view{tail: tailLines}), "\n")
 	for _, want := range []string{
-		"✓ lint\n", "✗ unit: in step test: it ended with exit code 3\n", "      ✓ build", "        │ one\n", "        │ five\n",
+		"✓ lint  (fmt: try 2)\n", "✗ unit: in step test: it ended with exit code 3\n", "      ✓ build", "        │ one\n", "        │ five\n",
 		"! gone: the platform failed, not the job: its worker was lost\n", "· next",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
 	}
-	if strings.Contains(text, "fmt") {
+	if strings.Contains(text, "✓ fmt") {
 		t.Errorf("what succeeded is open:\n%s", text)
 	}
 }
