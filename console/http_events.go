@@ -38,7 +38,8 @@ func (r *Room) routeEvents(api huma.API) {
 		OperationID: "stream-events", Method: http.MethodGet, Path: "/events", Tags: []string{"events"},
 		Summary: "The tenant's events, as they happen",
 		Description: "Server-sent events; with Accept: application/x-ndjson one CloudEvent a line. A stream that was cut goes on " +
-			"where it was with Last-Event-ID. Each event may come more than once: its id says so. The kinds of events are described at /asyncapi.yaml.",
+			"where it was with Last-Event-ID; with one of a store that was lost since, at the beginning of what is stored now. " +
+			"Each event may come more than once: its id says so. The kinds of events are described at /asyncapi.yaml.",
 		Responses: map[string]*huma.Response{"200": {Description: "The events", Content: map[string]*huma.MediaType{
 			mediaSSE: {Schema: stream}, mediaLines: {Schema: stream},
 		}}},

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -297,9 +296,4 @@ func (s *Stream) Close() {
 		s.server.Shutdown()
 		s.server.WaitForShutdown()
 	}
-}
-
-// sequence writes where a tail has come to: b12-a0-t3.
-func sequence(at [3]uint64) string {
-	return "b" + strconv.FormatUint(at[0], 10) + "-a" + strconv.FormatUint(at[1], 10) + "-t" + strconv.FormatUint(at[2], 10)
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"strconv"
 	"strings"
 
 	"github.com/nats-io/nats.go"
@@ -23,17 +25,18 @@ var ErrPlace = errors.New("not a place in the event stream")
 // Tail calls yield with each stored event whose subject matches one of subjects
 // (none: all), with the place just after it, until ctx ends or yield fails. It
 // goes on after the place after; an empty one means what comes from now on, 0
-// all that is stored. With follow false it ends after what is stored.
+// all that is stored. A place of streams that were lost since means all that is stored
+// of those that took their place: events may come again, and none is passed over. With follow false it ends after what is stored.
 //
 // Events of one subject come in order; those of different retention may overtake
 // each other. Those that no stream keeps come while they happen.
 func (s *Stream) Tail(ctx context.Context, subjects []string, after string, follow bool, yield func(id string, e event.Event) error) error {
-	at, live, err := place(after)
+	p, live, err := parsePlace(after)
 	if err != nil {
 		return err
 	}
 	for {
-		err := s.tail(ctx, subjects, &at, live, follow, yield)
+		err := s.tail(ctx, subjects, &p, live, follow, yield)
 		if !errors.Is(err, errAnew) || ctx.Err() != nil {
 			return err
 		}
@@ -44,8 +47,8 @@ func (s *Stream) Tail(ctx context.Context, subjects []string, after string, foll
 // errAnew says that the streams began anew under a tail.
 var errAnew = errors.New("the streams began anew")
 
-// tail is Tail until the streams begin anew; at is how far it has come.
-func (s *Stream) tail(ctx context.Context, subjects []string, at *[3]uint64, live, follow bool, yield func(id string, e event.Event) error) error {
+// tail is Tail until the streams begin anew; p is how far it has come.
+func (s *Stream) tail(ctx context.Context, subjects []string, p *place, live, follow bool, yield func(id string, e event.Event) error) error {
 	anew := s.beginning()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -55,23 +58,15 @@ func (s *Stream) tail(ctx context.Context, subjects []string, at *[3]uint64, liv
 		err    error
 	}
 	items := make(chan item)
-	open := 0
+	last, err := s.locate(ctx, p, live)
+	if err != nil {
+		return fmt.Errorf("bus: %w", err)
+	}
+	open, at := 0, &p.at
 	var through [len(at)]bool // what is stored of a stream has been told; what comes now is too late
 	for i, c := range streams {
 		filters := matching(subjects, c.keep)
-		stream, err := s.js.Stream(ctx, c.name)
-		if err != nil {
-			return fmt.Errorf("bus: %w", err)
-		}
-		info, err := stream.Info(ctx)
-		if err != nil {
-			return fmt.Errorf("bus: %w", err)
-		}
-		last := info.State.LastSeq
-		if live || at[i] > last { // a stream that was lost began anew
-			at[i] = last
-		}
-		if len(filters) == 0 || !follow && at[i] >= last {
+		if len(filters) == 0 || !follow && at[i] >= last[i] {
 			continue
 		}
 		consumer, err := s.js.OrderedConsumer(ctx, c.name, jetstream.OrderedConsumerConfig{
@@ -121,7 +116,7 @@ func (s *Stream) tail(ctx context.Context, subjects []string, at *[3]uint64, liv
 			if err != nil {
 				continue // not ours
 			}
-			if err := yield(sequence(*at), e); err != nil {
+			if err := yield(p.String(), e); err != nil {
 				return err
 			}
 		case it := <-items:
@@ -144,7 +139,7 @@ func (s *Stream) tail(ctx context.Context, subjects []string, at *[3]uint64, liv
 			if err != nil {
 				continue // not ours
 			}
-			if err := yield(sequence(*at), e); err != nil {
+			if err := yield(p.String(), e); err != nil {
 				return err
 			}
 		}
@@ -176,17 +171,69 @@ func (s *Stream) passing(subjects []string, follow bool) (events chan *nats.Msg,
 	return events, stop, nil
 }
 
-func place(after string) (at [3]uint64, live bool, err error) {
+// A place is where a tail has come to in the three streams.
+type place struct {
+	at [3]uint64
+	of uint32 // which streams, those of these names that were made when; 0 is not known
+}
+
+// String writes p as b12-a0-t3-s1a2b3c4d.
+func (p place) String() string {
+	text := fmt.Sprintf("b%d-a%d-t%d", p.at[0], p.at[1], p.at[2])
+	if p.of != 0 {
+		text += fmt.Sprintf("-s%08x", p.of)
+	}
+	return text
+}
+
+func parsePlace(after string) (p place, live bool, err error) {
 	switch after {
 	case "":
-		return at, true, nil
+		return p, true, nil
 	case "0":
-		return at, false, nil
+		return p, false, nil
 	}
-	if n, err := fmt.Sscanf(after, "b%d-a%d-t%d", &at[0], &at[1], &at[2]); n != 3 || err != nil || sequence(at) != after {
-		return at, false, ErrPlace
+	numbers, of, known := strings.Cut(after, "-s")
+	if n, err := fmt.Sscanf(numbers, "b%d-a%d-t%d", &p.at[0], &p.at[1], &p.at[2]); n != 3 || err != nil {
+		return p, false, ErrPlace
 	}
-	return at, false, nil
+	if n, err := strconv.ParseUint(of, 16, 32); known && err == nil {
+		p.of = uint32(n)
+	}
+	if p.String() != after {
+		return p, false, ErrPlace
+	}
+	return p, false, nil
+}
+
+// locate has p be a place in the streams that there are, and returns their ends: the
+// numbers of streams that were lost since say nothing about those that took their place.
+func (s *Stream) locate(ctx context.Context, p *place, live bool) (last [3]uint64, err error) {
+	made := crc32.NewIEEE()
+	for i, c := range streams {
+		stream, err := s.js.Stream(ctx, c.name)
+		if err != nil {
+			return last, err
+		}
+		info, err := stream.Info(ctx)
+		if err != nil {
+			return last, err
+		}
+		last[i] = info.State.LastSeq
+		fmt.Fprintln(made, info.Created.UnixNano())
+	}
+	of := max(1, made.Sum32())
+	lost := p.of != 0 && p.of != of
+	for i := range last {
+		switch {
+		case live:
+			p.at[i] = last[i]
+		case lost || p.at[i] > last[i]:
+			p.at[i] = 0
+		}
+	}
+	p.of = of
+	return last, nil
 }
 
 // matching returns the subjects of one class of retention that one of the

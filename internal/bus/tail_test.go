@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -49,6 +51,50 @@ func TestATailOfWhatIsStoredIsWhole(t *testing.T) {
 	for i := range 40 {
 		if n := read(); n != 5*jobs {
 			t.Fatalf("reading %d gave %d events of jobs, want %d", i, n, 5*jobs)
+		}
+	}
+}
+
+// TestATailOfStreamsThatWereLostBeginsAnew resumes at a place of before, when there is
+// less in those that took their place, and more.
+func TestATailOfStreamsThatWereLostBeginsAnew(t *testing.T) {
+	dir := t.TempDir()
+	db := openDB(t, filepath.Join(dir, "a.db"))
+	read := func(s *bus.Stream, after string) (ids []ident.Event, place string) {
+		if err := s.Tail(t.Context(), []string{"ci.job.>"}, after, false, func(id string, e event.Event) error {
+			ids, place = append(ids, e.ID), id
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return ids, place
+	}
+	// store opens the streams of a folder, adds events, and returns what is read after a place.
+	store := func(name string, from, to int, after string) (ids []ident.Event, place string) {
+		s := openStream(t, bus.StreamConfig{Rooms: bus.Rooms, Dir: filepath.Join(dir, name)})
+		b := start(t, bus.Config{Stream: s}, db)
+		for i := from; i < to; i++ {
+			emit(t, db, requested(i))
+		}
+		eventually(t, "all is published", func() bool { return b.Unpublished() == 0 })
+		ids, place = read(s, after)
+		b.Stop()
+		s.Close()
+		return ids, place
+	}
+	_, old := store("one", 0, 10, "0")
+	if ids, _ := store("one", 10, 12, old); len(ids) != 2 || ids[0] != requested(10).ID {
+		t.Errorf("after a restart %q", ids)
+	}
+	_, old = store("one", 12, 12, "0")
+	bare, _, _ := strings.Cut(old, "-s")
+	for i, c := range []struct {
+		after string
+		n     int
+	}{{old, 3}, {old, 15}, {bare, 3}, {"b99-a99-t99", 3}} {
+		from := 100 * (i + 1)
+		if ids, place := store(fmt.Sprint("next", i), from, from+c.n, c.after); len(ids) < c.n || !slices.Contains(ids, requested(from).ID) || place == "" {
+			t.Errorf("after %s, of %d events: %q", c.after, c.n, ids)
 		}
 	}
 }

@@ -100,7 +100,9 @@ func (r *Reader) Page() []byte {
 	var b strings.Builder
 	b.WriteString("# Events\n\n<!-- Made from contract/event by go generate ./internal/eventdocs; do not edit. -->\n\n")
 	b.WriteString("The whole conversation of the house, in the order a submission lives it. " + envelope + "\n\n")
-	b.WriteString("`GET /events` streams them, `fragua events` prints them, `/asyncapi.yaml` and `contract/event/schema/` describe them to programs.\n\n")
+	b.WriteString("`GET /events` streams them, `fragua events` prints them, `/asyncapi.yaml` and `contract/event/schema/` describe them to programs. " +
+		"A stream resumes after the event that `Last-Event-ID` names. Where that is of a store of events that was lost since, it begins with " +
+		"all that is stored now: an event may come again, which its id tells, and none is passed over.\n\n")
 	b.WriteString("| subject | type | said by | delivered | kept | when |\n| --- | --- | --- | --- | --- | --- |\n")
 	for _, e := range event.Catalog() {
 		fmt.Fprintf(&b, "| `%s` | [%s](#%s) | %s | %s | %s | %s |\n", e.Subject, e.Type, strings.ToLower(e.Type), e.Owner, promised[e.Delivery], kept[e.Keep], e.Doc)
