@@ -29,8 +29,10 @@ type Event struct {
 	TraceParent     string          `json:"traceparent,omitempty"` // W3C Trace Context
 	Data            json.RawMessage `json:"data"`
 
-	// Key orders delivery: events of one key reach each room one after the
-	// other. It is a job's id wherever there is one.
+	// Key tells what belongs together: events of one key reach each room of the house one
+	// after the other. It is a job's id wherever there is one. It does not order them for
+	// others: those of one room that are kept alike come as it said them, unless some are
+	// sent again, and those of several rooms may overtake each other.
 	Key string `json:"partitionkey,omitempty"`
 
 	// said is Data before it was written, in the process that said it: whoever
