@@ -129,7 +129,7 @@ func TestACommandEndsWithItsWorker(t *testing.T) {
 				}
 			}
 			b = newBench(t, in)
-			b.lend("wrk_2")
+			b.lend()
 			switch c.when {
 			case "asks", "placed", "away":
 				b.w.gone = true

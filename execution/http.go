@@ -63,6 +63,15 @@ func (r *Room) jobResource(t ident.Tenant, job ident.Job) authz.Resource {
 	return authz.Resource{Type: "Job", ID: string(job), Tenant: t, Attrs: map[string]any{"environment_permitted": true}}
 }
 
+// resource is the job that something runs for; where there is none, the worker that it runs
+// on: no job's id has a slash.
+func (r *Room) resource(t ident.Tenant, job ident.Job, w ident.Worker) authz.Resource {
+	if job == "" {
+		job = ident.Job("worker/" + w)
+	}
+	return r.jobResource(t, job)
+}
+
 // anyJob stands in a decision about what no job is known of.
 const anyJob = "*"
 
@@ -112,7 +121,7 @@ func (r *Room) exec(ctx context.Context, in *struct{ Body execOrder }) (*execRep
 	if err != nil {
 		return nil, r.unless(ctx, err, "Job::execute", o.Job)
 	}
-	answer, err := r.gate.Ask(ctx, "Job::execute", r.jobResource(t, o.Job), nil)
+	answer, err := r.gate.Ask(ctx, "Job::execute", r.resource(t, o.Job, o.Worker), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +174,7 @@ func (r *Room) exec(ctx context.Context, in *struct{ Body execOrder }) (*execRep
 }
 
 func (r *Room) same(ctx context.Context, old execution, asked execOrder) (*execReply, error) {
-	if err := r.gate.Pass(ctx, "Job::execute", r.jobResource(old.Tenant, old.Job)); err != nil {
+	if err := r.gate.Pass(ctx, "Job::execute", r.resource(old.Tenant, old.Job, old.Worker)); err != nil {
 		return nil, err
 	}
 	if !old.asks(asked) {
@@ -240,7 +249,7 @@ func (r *Room) complete(ctx context.Context, in *struct{ Body completeOrder }) (
 	if err != nil {
 		return nil, r.unless(ctx, err, "Job::execute", anyJob)
 	}
-	if err := r.gate.Pass(ctx, "Job::execute", r.jobResource(t, x.Job)); err != nil {
+	if err := r.gate.Pass(ctx, "Job::execute", r.resource(t, x.Job, x.Worker)); err != nil {
 		return nil, err
 	}
 	if run != nil {
@@ -281,7 +290,7 @@ func (r *Room) log(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, r.unless(ctx, err, "Job::read", anyJob)
 	}
-	if err := r.gate.Pass(ctx, "Job::read", r.jobResource(t, x.Job)); err != nil {
+	if err := r.gate.Pass(ctx, "Job::read", r.resource(t, x.Job, x.Worker)); err != nil {
 		return nil, err
 	}
 	over := func() bool {

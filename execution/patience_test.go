@@ -42,7 +42,7 @@ func TestTimeInWhichThisProcessStoodStillIsNoSilence(t *testing.T) {
 					return nil
 				}
 				if byHand {
-					b.lend("wrk_2")
+					b.lend()
 					in := map[string]any{"step_id": "mine", "worker_id": "wrk_2", "command": []string{"ls"}}
 					if code := b.call("/exec", in, nil); code != http.StatusCreated {
 						t.Fatalf("%d", code)

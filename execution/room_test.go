@@ -216,9 +216,10 @@ func (b *bench) start(job spec.Job) {
 	}
 }
 
-// lend tells of a worker without a job.
-func (b *bench) lend(w ident.Worker) {
+// lend tells of a worker without a job, wrk_2.
+func (b *bench) lend() {
 	b.t.Helper()
+	const w = ident.Worker("wrk_2")
 	made := event.WorkerMade{Worker: w, Address: "here"}
 	if err := b.lone(b.t.Context(), event.WorkerCreated.Event(event.About{Tenant: "acme", Key: string(w), At: time.Now()}, made), made); err != nil {
 		b.t.Fatal(err)
@@ -520,7 +521,7 @@ func TestBeginIsToldBeforeArtifactsAreKept(t *testing.T) {
 // TestExecTellsWhatItFollowsFrom runs a command on a worker without a job.
 func TestExecTellsWhatItFollowsFrom(t *testing.T) {
 	b := newBench(t, nil)
-	b.lend("wrk_2")
+	b.lend()
 	var x Execution
 	if code := b.call("/exec", map[string]any{"step_id": "mine", "worker_id": "wrk_2", "command": []string{"ls"}}, &x); code != http.StatusCreated {
 		t.Fatalf("%d", code)
@@ -544,7 +545,7 @@ func TestExecTellsWhatItFollowsFrom(t *testing.T) {
 // under the names of jobs.
 func TestACommandIsNoPartOfAJobThatRunsElsewhere(t *testing.T) {
 	b := newBench(t, nil)
-	b.lend("wrk_2")
+	b.lend()
 	b.start(spec.Job{Command: []string{"make"}})
 	begin, err := event.StepStarted.Read(b.hear(event.StepStarted.Subject))
 	if err != nil {
@@ -598,7 +599,7 @@ func TestLongCommandKeepsItsWorker(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, func(c *Config) { c.Dir = dir })
-		b.lend("wrk_2")
+		b.lend()
 		var x Execution
 		if code := b.call("/exec", map[string]any{"step_id": "mine", "worker_id": "wrk_2", "command": []string{"sleep", "600"}}, &x); code != http.StatusCreated {
 			t.Fatalf("%d", code)

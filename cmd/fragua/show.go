@@ -347,7 +347,7 @@ func whys(v any, parts []part) []string {
 			}
 		}
 	}
-	lines := append(failed, off...)
+	lines := slices.Concat(failed, off)
 	if more := len(lines) - maxWhys; more > 0 {
 		lines = append(lines[:maxWhys], fmt.Sprintf("and %d more", more))
 	}
