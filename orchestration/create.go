@@ -193,12 +193,16 @@ func (r *Room) newRun(ctx context.Context, p *pipeline, o runOrder) (*run, []*jo
 		out.ID = ident.Run(r.cfg.IDs("run"))
 	}
 	var jobs []*job
+	keepers, kept := p.Spec.Keepers(), map[string][]spec.Artifact{}
 	for _, name := range p.order(o.Jobs) {
 		pj := p.Spec.Jobs[name]
 		if len(pj.Compensate) > 0 {
 			out.Steps[name] = pj.Compensate
 		}
-		j := r.memberJob(out, name, p.jobSpec(name, o.Env, out), len(pj.Needs) > 0, now)
+		s := p.jobSpec(name, o.Env, out)
+		s.Source = p.source(name, kept[keepers[name]])
+		kept[name] = s.Artifacts
+		j := r.memberJob(out, name, s, len(pj.Needs) > 0, now)
 		jobs = append(jobs, j)
 		out.Jobs = append(out.Jobs, Member{Name: name, Job: j.ID, Needs: pj.Needs})
 	}
@@ -257,4 +261,21 @@ func (p *pipeline) artifacts(name string, in *run) []spec.Artifact {
 		out[i].Version = cmp.Or(out[i].Version, in.version())
 	}
 	return out
+}
+
+// source returns what a job of a run starts from: without a version, that of kept,
+// which the job that keeps it was told to keep. It may have done so in an earlier try.
+func (p *pipeline) source(name string, kept []spec.Artifact) *spec.Source {
+	s := p.Spec.Jobs[name].Source
+	if s == nil {
+		return nil
+	}
+	out := *s
+	out.Repository = cmp.Or(s.Repository, p.Spec.Name)
+	for _, a := range kept {
+		if out.Version == "" && a.Repository == out.Repository && a.Name == out.Name {
+			out.Version = a.Version
+		}
+	}
+	return &out
 }

@@ -415,9 +415,9 @@ func (r *Room) retryRun(ctx context.Context, id string, after int) (*runReply, e
 
 // renew makes new jobs for those of a run that have to run again.
 func (r *Room) renew(tx *sqldb.Tx, x *run, all map[ident.Job]*job, now time.Time) ([]*job, error) {
-	states, undone := map[string]State{}, map[string]bool{}
+	states, undone, kept := map[string]State{}, map[string]bool{}, map[string][]spec.Artifact{}
 	for _, m := range x.Jobs {
-		states[m.Name] = all[m.Job].State
+		states[m.Name], kept[m.Name] = all[m.Job].State, all[m.Job].Spec.Artifacts
 	}
 	for _, u := range x.Undoing {
 		undone[u.Name] = true
@@ -426,7 +426,7 @@ func (r *Room) renew(tx *sqldb.Tx, x *run, all map[ident.Job]*job, now time.Time
 	if err := decode(tx.QueryRow(`SELECT spec FROM pipeline WHERE tenant = $1 AND id = $2 AND version = $3`, string(x.Tenant), string(x.Pipeline), x.Version), p); err != nil {
 		return nil, err
 	}
-	again := rerun(x.Jobs, states, undone)
+	again, keepers := rerun(x.Jobs, states, undone), p.Spec.Keepers()
 	var out []*job
 	for i, m := range x.Jobs {
 		if !again[m.Name] {
@@ -438,7 +438,8 @@ func (r *Room) renew(tx *sqldb.Tx, x *run, all map[ident.Job]*job, now time.Time
 			waits = waits || again[need]
 		}
 		s := old.Spec
-		s.Artifacts = p.artifacts(m.Name, x)
+		s.Artifacts, s.Source = p.artifacts(m.Name, x), p.source(m.Name, kept[keepers[m.Name]])
+		kept[m.Name] = s.Artifacts // before those that need it: they stand behind it
 		j := r.memberJob(x, m.Name, s, waits, now)
 		j.RetryOf, old.RetriedBy = old.ID, j.ID
 		if err := r.known.save(tx, old, now); err != nil {

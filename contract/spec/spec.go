@@ -90,11 +90,12 @@ type Artifact struct {
 
 // A Source names the artifact that is unpacked into a job's workspace: a tar archive,
 // plain or compressed with gzip or zstd, such as the files a run was started from or a
-// folder that another job kept.
+// folder that another job kept. A job of a run has all of it, whatever its pipeline
+// leaves out.
 type Source struct {
-	Repository string `json:"repository" maxLength:"128"`
+	Repository string `json:"repository,omitempty" maxLength:"128" doc:"The pipeline's name unless given; needed without a pipeline"`
 	Name       string `json:"name" maxLength:"128"`
-	Version    string `json:"version" maxLength:"128"`
+	Version    string `json:"version,omitempty" maxLength:"128" doc:"What a job that this one needs, directly or through others, keeps in the same run, unless given; needed without a pipeline"`
 }
 
 // A Pipeline is a set of jobs and what each of them needs first.

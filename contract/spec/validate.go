@@ -49,10 +49,17 @@ func reserved(name string) bool {
 	return strings.HasPrefix(name, "FRAGUA_") || name == "CI"
 }
 
-// Validate returns everything that is wrong with j.
+// Validate returns everything that is wrong with j, as a job without a pipeline.
 func (j Job) Validate() []Fault {
 	var f faults
 	j.validate(&f, "")
+	if s := j.Source; s != nil {
+		for name, v := range map[string]string{"repository": s.Repository, "version": s.Version} {
+			if v == "" {
+				f.add("source."+name, "a job without a pipeline names the repository and the version of what it starts from")
+			}
+		}
+	}
 	return f
 }
 
@@ -90,7 +97,7 @@ func (j Job) validate(f *faults, at string) {
 	}
 	if s := j.Source; s != nil {
 		for name, v := range map[string]string{"repository": s.Repository, "name": s.Name, "version": s.Version} {
-			if !ident.Valid(v) {
+			if v != "" && !ident.Valid(v) || name == "name" && v == "" {
 				f.add(at+"source."+name, "%s: which artifact to start from", wantName)
 			}
 		}
@@ -226,8 +233,8 @@ func env(f *faults, at string, vars map[string]string) {
 	}
 }
 
-// Validate returns everything that is wrong with p: its jobs, what they need,
-// and any circle among them.
+// Validate returns everything that is wrong with p: its jobs, what they need and start
+// from, and any circle among them.
 func (p Pipeline) Validate() []Fault {
 	var f faults
 	if !ident.Valid(p.Name) {
@@ -267,6 +274,7 @@ func (p Pipeline) Validate() []Fault {
 		f.add("jobs", "%d needs in all; at most %d", edges, MaxEdges)
 		return f
 	}
+	p.keepers(&f)
 	for _, circle := range p.circles() {
 		f.add("jobs."+circle[0]+".needs", "the jobs wait for each other in a circle: %s", strings.Join(append(circle, circle[0]), " → "))
 	}

@@ -296,7 +296,8 @@ func (d *decoder) judge(p spec.Pipeline, top pos) {
 		if path == "" {
 			at = place{pos: top}
 		}
-		if d.doubt[f.Path] || d.doubt[path] || exact && within(told, at.shown) {
+		job, from := strings.CutSuffix(f.Path, ".source.version") // which follows from the job's needs, too
+		if d.doubt[f.Path] || d.doubt[path] || exact && within(told, at.shown) || from && !exact && d.doubt[job] {
 			continue
 		}
 		missing := strings.TrimPrefix(f.Path, path)

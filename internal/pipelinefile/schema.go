@@ -54,9 +54,13 @@ func Schema() []byte {
 			"version":    about(ref("name"), "The run's id unless given, with the number of its try from the second on"),
 			"repository": about(ref("name"), "The pipeline's name unless given"),
 		}, "name", "path"),
-		"source": object(sourceForm, schema{"repository": ref("name"), "name": ref("name"), "version": ref("name")}, "repository", "name", "version"),
-		"step":   stepSchema(),
-		"job":    jobSchema(),
+		"source": object(sourceForm, schema{
+			"repository": about(ref("name"), "The pipeline's name unless given"),
+			"name":       ref("name"),
+			"version":    about(ref("name"), "What a job that this one needs, directly or through others, keeps in the same run, unless given"),
+		}, "name"),
+		"step": stepSchema(),
+		"job":  jobSchema(),
 	}
 	out, err := json.MarshalIndent(root, "", "  ")
 	if err != nil {
