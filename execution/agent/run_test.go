@@ -24,7 +24,7 @@ func TestAProgramThatIsNotThereIsNamed(t *testing.T) {
 		"/no/" + secret + "/tool": "no such file or directory",
 		"./" + secret:             "/***: exec format error",
 	} {
-		j := &job{order: agentapi.Order{Dir: t.TempDir()}}
+		j := &job{order: agentapi.Order{Dir: t.TempDir()}, secrets: map[string]bool{}}
 		if err := os.Mkdir(j.workspace(), 0o700); err != nil {
 			t.Fatal(err)
 		}
