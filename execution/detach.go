@@ -193,8 +193,10 @@ func (r *Room) lone(ctx context.Context, e event.Event, d event.WorkerMade) erro
 
 // forget ends what POST /exec has begun on a worker that has ended.
 func (r *Room) forget(t ident.Tenant, w ident.Worker, job ident.Job, reason string) error {
-	if err := r.resumeExecs(r.ctx); err != nil { // what is not taken up yet would not hear of it any more
-		return err
+	if !r.resumed.Load() { // what is not taken up yet would not hear of it any more
+		if err := r.resumeExecs(r.ctx); err != nil {
+			return err
+		}
 	}
 	r.bereave(t, w, reason)
 	if job != "" {

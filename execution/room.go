@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"fragua.dev/fragua/contract/agentapi"
@@ -85,7 +86,8 @@ type Room struct {
 
 	mu       sync.Mutex
 	closed   bool
-	left     []*attempt // by an earlier process, which was working on them; nil once they are taken up
+	left     []*attempt  // by an earlier process, which was working on them; nil once they are taken up
+	resumed  atomic.Bool // what POST /exec had begun before is taken up
 	attempts map[key]*work
 	execs    map[execKey]*running
 }
@@ -347,6 +349,7 @@ func (r *Room) Run(ctx context.Context) error {
 	if err := r.resumeExecs(ctx); err != nil {
 		return err
 	}
+	r.resumed.Store(true)
 	<-ctx.Done()
 	return nil
 }
