@@ -1,7 +1,6 @@
 package execution
 
 import (
-	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,9 +32,7 @@ func TestAnAbsenceIsNoTimeOfTheJobs(t *testing.T) {
 			b = newBench(t, in)
 			b.w.end("exe_1_1_1")
 			b.w.end("exe_2_1_1")
-			ctx, cancel := context.WithCancel(t.Context())
-			over := make(chan error)
-			go func() { over <- b.Run(ctx) }()
+			stop := b.work()
 			if !begun {
 				if err := b.started(t.Context(), e, d); err != nil {
 					t.Fatal(err)
@@ -43,8 +40,7 @@ func TestAnAbsenceIsNoTimeOfTheJobs(t *testing.T) {
 			}
 			synctest.Wait()
 			time.Sleep(time.Minute)
-			cancel()
-			<-over
+			stop()
 			b.Close()
 			b.mu.Lock()
 			defer b.mu.Unlock()

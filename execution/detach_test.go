@@ -54,9 +54,7 @@ func TestACommandOnAJobsWorkerShowsNoSecretOfTheJob(t *testing.T) {
 		asked("mine")
 		b.Close()
 		b = newBench(t, in) // with a worker that has not been asked yet
-		ctx, cancel := context.WithCancel(t.Context())
-		over := make(chan error)
-		go func() { over <- b.Run(ctx) }()
+		stop := b.work()
 		synctest.Wait()
 		i := slices.IndexFunc(b.w.requests(), func(q agentapi.ExecRequest) bool { return q.Step == "mine" })
 		if i < 0 || !slices.Equal(b.w.requests()[i].Hidden, []string{"hunter22x"}) {
@@ -73,8 +71,7 @@ func TestACommandOnAJobsWorkerShowsNoSecretOfTheJob(t *testing.T) {
 		if d.Step != "other" || d.Code != codeSecret || len(b.w.requests()) != 2 {
 			t.Errorf("of a secret that is not known: %+v, %d requests", d, len(b.w.requests()))
 		}
-		cancel()
-		<-over
+		stop()
 		b.Close()
 	})
 }

@@ -78,8 +78,6 @@ type Room struct {
 	stop   context.CancelFunc
 	wg     sync.WaitGroup
 	alive  *presence.Presence
-	since  time.Time     // when the room opened
-	away   time.Duration // before that, nobody was at work here
 
 	resuming sync.Mutex
 	up       bool // the executions of POST /exec that an earlier process left are taken up
@@ -121,10 +119,9 @@ func Open(ctx context.Context, cfg Config) (*Room, error) {
 	if r.logs, err = logstore.Open(logstore.Config{DB: db, Dir: filepath.Join(cfg.Dir, "logs"), Now: cfg.Now}); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	if r.alive, r.away, err = presence.Open(filepath.Join(cfg.Dir, "execution.alive"), cfg.Now); err != nil {
+	if r.alive, err = presence.Open(filepath.Join(cfg.Dir, "execution.alive"), cfg.Now); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
-	r.since = cfg.Now()
 	if r.left, err = r.leftAttempts(ctx); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
@@ -236,8 +233,8 @@ func (r *Room) started(ctx context.Context, e event.Event, d event.JobStart) err
 			w = r.begin(old)
 		case errors.Is(err, sqldb.ErrNoRows):
 			a := newAttempt(e, d)
-			if e.Time.Before(r.since) {
-				a.Away = min(r.away, r.since.Sub(e.Time))
+			if e.Time.Before(r.alive.Since) {
+				a.Away = min(r.alive.Away, r.alive.Since.Sub(e.Time))
 			}
 			w = r.begin(a)
 		default:
@@ -362,7 +359,7 @@ func (r *Room) leftAttempts(ctx context.Context) ([]*attempt, error) {
 		return left, err
 	}
 	for _, a := range left {
-		a.Away += r.away
+		a.Away += r.alive.Away
 	}
 	return left, r.db.Write(ctx, func(tx *sqldb.Tx) error {
 		for _, a := range left {

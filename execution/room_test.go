@@ -184,6 +184,17 @@ func newBench(t *testing.T, change func(*Config)) *bench {
 	return b
 }
 
+// work has the room be at work until stop, which waits for its end.
+func (b *bench) work() (stop func()) {
+	ctx, cancel := context.WithCancel(b.t.Context())
+	over := make(chan error)
+	go func() { over <- b.Run(ctx) }()
+	return func() {
+		cancel()
+		<-over
+	}
+}
+
 // hear waits until an event of a kind was said.
 func (b *bench) hear(subject string) event.Event {
 	b.t.Helper()
@@ -382,14 +393,11 @@ func TestALogIsFoundWhileItsJobIsTakenUp(t *testing.T) {
 		found := make(chan int)
 		go func() { found <- get("/logs/" + string(began.Exec)) }()
 		synctest.Wait()
-		ctx, cancel := context.WithCancel(t.Context())
-		over := make(chan error)
-		go func() { over <- b.Run(ctx) }()
+		stop := b.work()
 		if code := <-found; code != http.StatusOK {
 			t.Errorf("of a job that is taken up: %d", code)
 		}
-		cancel()
-		<-over
+		stop()
 		b.Close()
 	})
 }
@@ -408,14 +416,11 @@ func TestAnAttemptThatWasLeftEndsOnce(t *testing.T) {
 		if err := b.Room.call("acme", began.Job, began.Attempt, codeLost, "its worker has ended"); err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		over := make(chan error)
-		go func() { over <- b.Run(ctx) }()
+		stop := b.work()
 		synctest.Wait()
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		cancel()
-		<-over
+		stop()
 		b.Close()
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -462,12 +467,9 @@ func TestWhatWasKeptOfAStepIsTold(t *testing.T) {
 			if w.Code != http.StatusOK || w.Body.String() != "half of it\n… the log ends here: its worker was lost\n" {
 				t.Errorf("killed %v: %d %q", killed, w.Code, w.Body)
 			}
-			ctx, cancel := context.WithCancel(t.Context())
-			over := make(chan error)
-			go func() { over <- b.Run(ctx) }()
+			stop := b.work()
 			synctest.Wait()
-			cancel()
-			<-over
+			stop()
 			b.Close()
 			b.mu.Lock()
 			defer b.mu.Unlock()

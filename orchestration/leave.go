@@ -2,6 +2,7 @@ package orchestration
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,11 +33,7 @@ func (l *leaving) watch(t ident.Tenant, id ident.Job) (gone <-chan struct{}, for
 	return c, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		for i, other := range l.who[k] {
-			if other == c {
-				l.who[k] = append(l.who[k][:i:i], l.who[k][i+1:]...)
-			}
-		}
+		l.who[k] = slices.DeleteFunc(l.who[k], func(other chan struct{}) bool { return other == c })
 		if len(l.who[k]) == 0 {
 			delete(l.who, k)
 		}

@@ -103,10 +103,10 @@ func (j *job) late() string {
 // patience is for how long past its deadline a running job is waited for: what ended while
 // the platform was away has yet to be told.
 func (r *Room) patience(now time.Time) time.Duration {
-	if now.Sub(r.since) < overdue {
+	if now.Sub(r.alive.Since) < overdue {
 		return math.MaxInt64
 	}
-	return overdue + r.away
+	return overdue + r.alive.Away
 }
 
 // refresh does what is due for a live job.

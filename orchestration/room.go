@@ -46,8 +46,6 @@ type Room struct {
 	known known         // the writer's alone
 	leave leaving       // who waits for workers to be gone
 	alive *presence.Presence
-	since time.Time     // when the room opened
-	away  time.Duration // before that, nobody was at work here
 }
 
 // Open opens the room on its database.
@@ -63,10 +61,9 @@ func Open(ctx context.Context, cfg Config) (*Room, error) {
 	if err := r.count(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	if r.alive, r.away, err = presence.Open(filepath.Join(cfg.Dir, "orchestration.alive"), cfg.Now); err != nil {
+	if r.alive, err = presence.Open(filepath.Join(cfg.Dir, "orchestration.alive"), cfg.Now); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	r.since = cfg.Now()
 	return r, nil
 }
 

@@ -121,7 +121,7 @@ func TestAJobThatNobodyEndsIsFailedAfterItsTimeout(t *testing.T) {
 	h := newHouse(t)
 	h.want(201, "POST", "/jobs", `{"job_id":"j","spec":{"command":["x"],"timeout_ms":90000}}`, nil)
 	h.run("j")
-	h.room.away = time.Minute // before this process there was nobody, and execution has news
+	h.room.alive.Away = time.Minute // before this process there was nobody, and execution has news
 	h.later(90*time.Second + overdue + time.Minute/2)
 	if _, err := h.room.reconcile(t.Context()); err != nil {
 		t.Fatal(err)

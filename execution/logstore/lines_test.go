@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -81,28 +79,12 @@ func TestALongLineIsWrittenInPieces(t *testing.T) {
 func TestReadersOfLongLinesHoldLittle(t *testing.T) {
 	s := openStore(t)
 	keepLongLines(t, s, 4)
-	heap := func() int64 {
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
-	}
 	const readers = 50
-	var blocked, over sync.WaitGroup
-	release := make(chan struct{})
-	before := heap()
-	blocked.Add(readers)
-	for i := range readers {
+	grown := heldBy(s, readers, func(i int) *http.Request {
 		r := httptest.NewRequest(http.MethodGet, "/logs/exe_1", nil)
 		r.Header.Set("Accept", []string{"application/x-ndjson", "text/event-stream"}[i%2])
-		over.Go(func() {
-			s.Serve(&stuck{head: http.Header{}, blocked: &blocked, release: release}, r, "acme", "exe_1", ended)
-		})
-	}
-	blocked.Wait()
-	grown := heap() - before
-	close(release)
-	over.Wait()
+		return r
+	})
 	if most := int64(8<<20 + readers*3*window); grown > most { // the chunks that are cached, and what each has
 		t.Errorf("%d readers hold %d bytes, want %d at most", readers, grown, most)
 	}

@@ -142,33 +142,41 @@ func (s *stuck) Write([]byte) (int, error) {
 	return 0, http.ErrHandlerTimeout
 }
 
-// TestReadersThatNeverReadHoldLittle has fifty of them wait in a log, each in
-// another place.
-func TestReadersThatNeverReadHoldLittle(t *testing.T) {
-	s := openStore(t)
-	total := len(keep(t, s, 12<<20)) / 17 // lines, about
+// heldBy returns how many bytes readers hold that ask for a log, and never read.
+func heldBy(s *Store, readers int, ask func(i int) *http.Request) int64 {
 	heap := func() int64 {
 		var m runtime.MemStats
 		runtime.GC()
 		runtime.ReadMemStats(&m)
 		return int64(m.HeapAlloc)
 	}
-	const readers = 50
 	var blocked, over sync.WaitGroup
 	release := make(chan struct{})
 	before := heap()
 	blocked.Add(readers)
 	for i := range readers {
-		r := httptest.NewRequest(http.MethodGet, "/logs/exe_1?from="+strconv.Itoa(1+i*total/readers), nil)
-		r.Header.Set("Accept", []string{"text/plain", "application/x-ndjson", "text/event-stream"}[i%3])
 		over.Go(func() {
-			s.Serve(&stuck{head: http.Header{}, blocked: &blocked, release: release}, r, "acme", "exe_1", ended)
+			s.Serve(&stuck{head: http.Header{}, blocked: &blocked, release: release}, ask(i), "acme", "exe_1", ended)
 		})
 	}
 	blocked.Wait()
 	grown := heap() - before
 	close(release)
 	over.Wait()
+	return grown
+}
+
+// TestReadersThatNeverReadHoldLittle has fifty of them wait in a log, each in
+// another place.
+func TestReadersThatNeverReadHoldLittle(t *testing.T) {
+	s := openStore(t)
+	total := len(keep(t, s, 12<<20)) / 17 // lines, about
+	const readers = 50
+	grown := heldBy(s, readers, func(i int) *http.Request {
+		r := httptest.NewRequest(http.MethodGet, "/logs/exe_1?from="+strconv.Itoa(1+i*total/readers), nil)
+		r.Header.Set("Accept", []string{"text/plain", "application/x-ndjson", "text/event-stream"}[i%3])
+		return r
+	})
 	if most := int64(maxCached*(chunkRaw+256<<10) + readers*(256<<10)); grown > most {
 		t.Errorf("%d readers hold %d bytes, want %d at most", readers, grown, most)
 	}

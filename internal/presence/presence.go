@@ -13,26 +13,27 @@ const each = time.Second
 
 // A Presence is a file that is touched for as long as somebody is at work.
 type Presence struct {
+	Since time.Time     // when it began
+	Away  time.Duration // for how long nobody had been there before; 0 where nobody ever had
+
 	file string
 	now  func() time.Time
 	end  func()
 	wg   sync.WaitGroup
 }
 
-// Open begins to touch file, which only one process at a time does, and returns for how
-// long nobody had done so: 0 where nobody ever has.
-func Open(file string, now func() time.Time) (p *Presence, away time.Duration, err error) {
-	info, err := os.Stat(file)
-	if err == nil {
-		away = max(0, now().Sub(info.ModTime())) // a clock may have been set back
+// Open begins to touch file, which only one process at a time does.
+func Open(file string, now func() time.Time) (*Presence, error) {
+	ended := make(chan struct{})
+	p := &Presence{Since: now(), file: file, now: now, end: sync.OnceFunc(func() { close(ended) })}
+	if info, err := os.Stat(file); err == nil {
+		p.Away = max(0, p.Since.Sub(info.ModTime())) // a clock may have been set back
 	}
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	f.Close() // nothing was written
-	ended := make(chan struct{})
-	p = &Presence{file: file, now: now, end: sync.OnceFunc(func() { close(ended) })}
 	p.touch()
 	p.wg.Go(func() {
 		t := time.NewTicker(each)
@@ -47,7 +48,7 @@ func Open(file string, now func() time.Time) (p *Presence, away time.Duration, e
 			}
 		}
 	})
-	return p, away, nil
+	return p, nil
 }
 
 // touch gives a sign of life. One that fails is made up for by the next.

@@ -12,11 +12,11 @@ func TestHowLongNobodyWasThere(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "alive")
 	synctest.Test(t, func(t *testing.T) {
 		open := func() (*Presence, time.Duration) {
-			p, away, err := Open(file, time.Now)
+			p, err := Open(file, time.Now)
 			if err != nil {
 				t.Fatal(err)
 			}
-			return p, away
+			return p, p.Away
 		}
 		p, away := open()
 		if away != 0 {
